@@ -1,0 +1,1 @@
+"""Backends: each turns the dense graph into one runtime's format."""

@@ -1,0 +1,309 @@
+"""The dense graph as ONNX: docs/graph.md's contract on ONNX Runtime's own operators.
+
+Written node by node instead of traced: `GroupQueryAttention` appends to the cache in place and
+rotates by itself, and the fused norms save two small nodes a layer, which a traced graph of the
+same model does not get back (docs/graph.md has the figures).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from molkv_model.checkpoint import Checkpoint
+from molkv_model.config import ModelConfig
+from molkv_model.modeling import rotary_table
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from molkv_export.backends.onnx.expert_attention_function import (
+    OPERATOR,
+    ExpertAttentionShape,
+    expert_attention_function,
+)
+from molkv_export.backends.onnx.graph_builder import (
+    NAMESPACE_MICROSOFT,
+    NAMESPACE_MOLKV,
+    GraphBuilder,
+)
+from molkv_export.errors import ExportError
+from molkv_export.quantize import ExpertPrecision
+
+__all__ = ["MODEL_FILE", "REQUIRED_OPERATORS", "write_dense_graph"]
+
+MODEL_FILE = "dense.onnx"
+DATA_FILE = "dense.onnx.data"
+REQUIRED_OPERATORS = {"": 23, NAMESPACE_MICROSOFT: 1, NAMESPACE_MOLKV: 1}
+_ROTARY_MULTIPLE = 16
+_PLANE_TYPES = {"int8": TensorProto.INT8, "f16": TensorProto.FLOAT16}
+
+
+def write_dense_graph(
+    checkpoint: Checkpoint, folder: Path, experts: ExpertPrecision, identity: str
+) -> list[Path]:
+    """Write ``dense.onnx`` and ``dense.onnx.data``.
+
+    Args:
+        checkpoint: the trained model.
+        folder: an existing folder.
+        experts: how the window's rows are stored.
+        identity: the checkpoint's, in hexadecimal; kept in the model's metadata.
+
+    Returns:
+        the files written.
+
+    Raises:
+        ExportError: the head size is one that ONNX Runtime's attention cannot rotate.
+    """
+    config = checkpoint.config
+    if config.head_dim % _ROTARY_MULTIPLE:
+        raise ExportError(
+            f"{checkpoint.path}: self-attention heads are {config.head_dim} wide",
+            fix=f"the ONNX backend rotates multiples of {_ROTARY_MULTIPLE} only",
+        )
+    with GraphBuilder(folder / DATA_FILE) as graph:
+        _Decoder(graph, checkpoint, experts).build()
+        functions = []
+        if config.has_experts:
+            quantized = experts == "int8"
+            shape = ExpertAttentionShape(
+                heads=config.expert_query_heads,
+                key_size=config.expert_key_size if config.has_keys else config.num_experts,
+                window=config.expert_window,
+                has_key_scales=quantized and config.has_keys,
+                has_value_scales=quantized,
+            )
+            functions = [expert_attention_function(shape)]
+        metadata = {"molkv.identity": identity, "molkv.config": json.dumps(config.to_json())}
+        model = graph.model("molkv_dense_graph", functions, metadata)
+    (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(folder / MODEL_FILE))
+    return [folder / MODEL_FILE, folder / DATA_FILE]
+
+
+class _Decoder:
+    """Adds one model's nodes to a builder, top to bottom."""
+
+    def __init__(
+        self, graph: GraphBuilder, checkpoint: Checkpoint, experts: ExpertPrecision
+    ) -> None:
+        self.graph = graph
+        self.checkpoint = checkpoint
+        self.config: ModelConfig = checkpoint.config
+        self.experts = experts
+
+    def build(self) -> None:
+        graph, config = self.graph, self.config
+        input_ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        graph.input("position", TensorProto.INT64, [1])
+        logits_index = graph.input("logits_index", TensorProto.INT64, ["logits_rows"])
+        if config.has_experts:
+            graph.input("expert_start", TensorProto.INT64, [1])
+        self._lengths(input_ids)
+        cosine, sine = rotary_table(config)
+        graph.weight("rotary_cosine", cosine.numpy())
+        graph.weight("rotary_sine", sine.numpy())
+
+        embedding = self._weight("model.embed_tokens.weight")
+        stream = graph.node("Gather", [embedding, input_ids], name="embed_tokens")
+        x = self._norm(stream, "model.layers.0.input_layernorm.weight", name="layers.0.input_norm")
+        for number in range(config.num_hidden_layers):
+            attended = self._self_attention(number, x)
+            prefix = f"layers.{number}."
+            x, stream = self._add_norm(
+                stream,
+                attended,
+                f"model.{prefix}post_attention_layernorm.weight",
+                name=f"{prefix}post_attention_norm",
+            )
+            added = self._feed_forward(number, x)
+            if config.has_experts:
+                mixed = self._experts(number, x)
+                added = graph.node("Add", [added, mixed], name=f"{prefix}mlp_and_experts")
+            last = number + 1 == config.num_hidden_layers
+            if last:
+                # Only the positions whose logits are wanted go through the final norm and head.
+                stream = self._wanted(stream, logits_index, "final.residual")
+                added = self._wanted(added, logits_index, "final.added")
+            following = "model.norm.weight"
+            if not last:
+                following = f"model.layers.{number + 1}.input_layernorm.weight"
+            name = "final_norm" if last else f"layers.{number + 1}.input_norm"
+            x, stream = self._add_norm(stream, added, following, name=name)
+        self._head(x)
+
+    def _lengths(self, input_ids: str) -> None:
+        """`position` and T as GroupQueryAttention wants them."""
+        graph = self.graph
+        length = graph.node("Shape", [input_ids], name="new_tokens", start=1, end=2)
+        total = graph.node("Add", ["position", length], name="total_tokens")
+        total = graph.node("Cast", [total], name="total_tokens_int32", to=TensorProto.INT32)
+        one = graph.weight("one_int32", np.array([1], np.int32))
+        graph.node("Sub", [total, one], name="last_position")
+        graph.node("Squeeze", [total], name="total_sequence_length")
+
+    def _self_attention(self, number: int, x: str) -> str:
+        graph, config = self.graph, self.config
+        prefix = f"model.layers.{number}.self_attn."
+        packed = np.concatenate(
+            [self._array(f"{prefix}{part}_proj.weight") for part in ("q", "k", "v")]
+        )
+        name = f"layers.{number}.self_attn"
+        qkv = self._product(x, f"{prefix}qkv_proj.weight", packed, name=f"{name}.qkv_proj")
+        heads, size = config.num_key_value_heads, config.head_dim
+        cache_shape = [1, heads, "cache_tokens", size]
+        caches = []
+        for kind in ("key", "value"):
+            caches.append(graph.input(f"past_{kind}.{number}", TensorProto.FLOAT, cache_shape))
+            graph.output(f"present_{kind}.{number}", TensorProto.FLOAT, cache_shape)
+        mixed = graph.node(
+            "GroupQueryAttention",
+            [
+                *(qkv, "", ""),
+                *caches,
+                *("last_position", "total_sequence_length", "rotary_cosine", "rotary_sine"),
+            ],
+            name=f"{name}.attention",
+            outputs=[f"{name}.attention", f"present_key.{number}", f"present_value.{number}"],
+            domain=NAMESPACE_MICROSOFT,
+            num_heads=config.num_attention_heads,
+            kv_num_heads=heads,
+            do_rotary=1,
+        )
+        return self._linear(mixed, f"{prefix}o_proj.weight", name=f"{name}.o_proj")
+
+    def _feed_forward(self, number: int, x: str) -> str:
+        graph, prefix, name = self.graph, f"model.layers.{number}.mlp.", f"layers.{number}.mlp"
+        up = self._linear(x, f"{prefix}up_proj.weight", name=f"{name}.up_proj")
+        if self.config.feed_forward == "swiglu":
+            gate = self._linear(x, f"{prefix}gate_proj.weight", name=f"{name}.gate_proj")
+            gate = graph.node(
+                "QuickGelu", [gate], name=f"{name}.silu", domain=NAMESPACE_MICROSOFT, alpha=1.0
+            )
+            inner = graph.node("Mul", [gate, up], name=f"{name}.gated")
+        else:
+            inner = graph.node("Gelu", [up], name=f"{name}.gelu")
+        return self._linear(inner, f"{prefix}down_proj.weight", name=f"{name}.down_proj")
+
+    def _experts(self, number: int, x: str) -> str:
+        graph, config = self.graph, self.config
+        name = f"layers.{number}.experts"
+        values, value_scales = self._plane(number, "value", config.hidden_size)
+        if config.has_keys:
+            key_width = config.expert_query_heads * config.expert_key_size
+            keys, key_scales = self._plane(number, "key", key_width)
+            query, bias = self._query(number, x, name), self._age_bias(number)
+        else:
+            query, keys, bias = self._router(number, x, values, name)
+            key_scales = ""
+        mixed = graph.node(
+            OPERATOR,
+            [query, keys, key_scales, values, value_scales, bias, "expert_start"],
+            name=f"{name}.attention",
+            domain=NAMESPACE_MOLKV,
+        )
+        batch = graph.weight("axis_0", np.array([0], np.int64))
+        return graph.node("Unsqueeze", [mixed, batch], name=f"{name}.output")
+
+    def _plane(self, number: int, kind: str, width: int) -> tuple[str, str]:
+        """Declare a layer's window inputs: the rows, and their scales where there are any."""
+        count = self.config.num_experts
+        rows = self.graph.input(
+            f"expert_{kind}s.{number}", _PLANE_TYPES[self.experts], ["window_rows", count, width]
+        )
+        if self.experts == "f16":
+            return rows, ""
+        scales = self.graph.input(
+            f"expert_{kind}_scales.{number}", TensorProto.FLOAT, ["window_rows", count]
+        )
+        return rows, scales
+
+    def _query(self, number: int, x: str, name: str) -> str:
+        graph, config = self.graph, self.config
+        prefix = f"model.layers.{number}.experts."
+        query = self._linear(x, f"{prefix}query_proj.weight", name=f"{name}.query_proj")
+        shape = np.array([-1, config.expert_query_heads, config.expert_key_size], np.int64)
+        query = graph.node(
+            "Reshape", [query, graph.weight("query_shape", shape)], name=f"{name}.query"
+        )
+        return self._norm(query, f"{prefix}query_norm.weight", name=f"{name}.query_norm")
+
+    def _age_bias(self, number: int) -> str:
+        name, config = f"model.layers.{number}.experts.age_bias", self.config
+        if config.expert_scoring == "key_age":
+            return self._weight(name)
+        shape = (config.expert_query_heads, config.num_experts, config.expert_window)
+        return self.graph.weight("no_age_bias", np.zeros(shape, np.float32))
+
+    def _router(self, number: int, x: str, values: str, name: str) -> tuple[str, str, str]:
+        """MoLE as the same op: one-hot keys and a window of one make the score the router's."""
+        graph, count = self.graph, self.config.num_experts
+        weight = self._array(f"model.layers.{number}.experts.router.weight")
+        # The op divides by sqrt(dk), and one-hot keys have dk = N.
+        scores = self._product(
+            x, f"layers.{number}.router", weight * np.float32(count**0.5), name=f"{name}.router"
+        )
+        shape = graph.weight("router_shape", np.array([-1, 1, count], np.int64))
+        query = graph.node("Reshape", [scores, shape], name=f"{name}.query")
+        dtype = np.int8 if self.experts == "int8" else np.float16
+        one_hot = graph.weight("one_hot_keys", np.eye(count, dtype=dtype)[None])
+        rows = graph.node("Shape", [values], name=f"{name}.rows", start=0, end=1)
+        ends = graph.weight("one_hot_shape", np.array([count, count], np.int64))
+        target = graph.node("Concat", [rows, ends], name=f"{name}.keys_shape", axis=0)
+        keys = graph.node("Expand", [one_hot, target], name=f"{name}.keys")
+        return query, keys, graph.weight("no_age_bias", np.zeros((1, count, 1), np.float32))
+
+    def _head(self, x: str) -> None:
+        graph, config = self.graph, self.config
+        name = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+        flat = graph.node(
+            "Reshape",
+            [x, graph.weight("flat", np.array([-1, config.hidden_size], np.int64))],
+            name="head.rows",
+        )
+        logits = graph.node("Gemm", [flat, self._weight(name)], name="head", transB=1)
+        batch = graph.weight("axis_0", np.array([0], np.int64))
+        graph.node("Unsqueeze", [logits, batch], name="logits")
+        graph.output("logits", TensorProto.FLOAT, [1, "logits_rows", config.vocab_size])
+
+    def _wanted(self, value: str, logits_index: str, name: str) -> str:
+        return self.graph.node("Gather", [value, logits_index], name=name, axis=1)
+
+    def _norm(self, x: str, weight: str, *, name: str) -> str:
+        return self.graph.node(
+            "RMSNormalization",
+            [x, self._weight(weight)],
+            name=name,
+            axis=-1,
+            epsilon=self.config.rms_norm_eps,
+        )
+
+    def _add_norm(self, x: str, added: str, weight: str, *, name: str) -> tuple[str, str]:
+        """RMSNorm of a sum, and the sum itself."""
+        outputs = [name, "", "", f"{name}.sum"]
+        self.graph.node(
+            "SkipSimplifiedLayerNormalization",
+            [x, added, self._weight(weight)],
+            name=name,
+            outputs=outputs,
+            domain=NAMESPACE_MICROSOFT,
+            epsilon=self.config.rms_norm_eps,
+        )
+        return outputs[0], outputs[3]
+
+    def _linear(self, x: str, weight: str, *, name: str) -> str:
+        return self._product(x, weight, self._array(weight), name=name)
+
+    def _product(self, x: str, weight: str, array: NDArray[np.float32], *, name: str) -> str:
+        return self.graph.node("MatMul", [x, self.graph.weight(weight, array.T)], name=name)
+
+    def _weight(self, name: str) -> str:
+        if name in self.graph.initializers:
+            return name
+        return self.graph.weight(name, self._array(name))
+
+    def _array(self, name: str) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = self.checkpoint.tensor(name).numpy()
+        return array

@@ -1,0 +1,138 @@
+"""``ai.molkv::ExpertAttention`` as a model-local function of standard operators.
+
+A stock ONNX Runtime runs the function; one with molkv's kernel registered runs the kernel instead.
+docs/graph.md specifies the op; `molkv_export.expert_attention` is its reference.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from molkv_export.backends.onnx.graph_builder import NAMESPACE_MOLKV, OPSET
+
+__all__ = ["OPERATOR", "ExpertAttentionShape", "expert_attention_function"]
+
+OPERATOR = "ExpertAttention"
+INPUTS = ("query", "keys", "key_scales", "values", "value_scales", "age_bias", "start")
+
+
+@dataclass(frozen=True)
+class ExpertAttentionShape:
+    """What one model's function is specialised for.
+
+    Attributes:
+        heads: G.
+        key_size: dk.
+        window: W.
+        has_key_scales: whether keys are quantized.
+        has_value_scales: whether values are quantized.
+    """
+
+    heads: int
+    key_size: int
+    window: int
+    has_key_scales: bool
+    has_value_scales: bool
+
+
+def expert_attention_function(shape: ExpertAttentionShape) -> onnx.FunctionProto:
+    """The op's decomposition.
+
+    The scales are applied to scores and weights, not to the rows: that is N numbers a row, where
+    dequantizing the rows would write N·d.
+    """
+    body = _Body()
+    tokens = body.dimension("query", 0)
+    rows = body.dimension("keys", 0)
+
+    query = body.add("Transpose", ["query"], perm=[1, 0, 2])  # [G, T, dk]
+    query = body.add("Mul", [query, body.number(1 / math.sqrt(shape.key_size))])
+    keys = body.add("Cast", ["keys"], to=TensorProto.FLOAT)
+    keys = body.add("Reshape", [keys, body.integers([0, 0, shape.heads, -1])])
+    keys = body.add("Transpose", [keys], perm=[2, 3, 1, 0])  # [G, dk, N, S]
+    experts_by_rows = body.add("Shape", [keys], start=2, end=4)
+    keys = body.add("Reshape", [keys, body.integers([0, 0, -1])])
+    scores = body.add("MatMul", [query, keys])  # [G, T, N·S]
+    split = body.add("Concat", [body.integers([0, 0]), experts_by_rows], axis=0)
+    scores = body.add("Reshape", [scores, split])  # [G, T, N, S]
+    if shape.has_key_scales:
+        scales = body.add("Transpose", ["key_scales"], perm=[1, 0])
+        scores = body.add("Mul", [scores, scales])
+
+    age, attended = _ages(body, tokens, rows, shape.window)
+    bias = body.add("Gather", ["age_bias", age], axis=2)  # [G, N, T, S]
+    bias = body.add("Transpose", [bias], perm=[0, 2, 1, 3])
+    scores = body.add("Add", [scores, bias])
+    scores = body.add("Where", [attended, scores, body.number(-math.inf)])
+    flat = body.add("Reshape", [scores, body.integers([0, 0, -1])])
+    weights = body.add("Softmax", [flat], axis=-1)  # [G, T, N·S]
+    if shape.has_value_scales:
+        weights = body.add("Reshape", [weights, split])
+        scales = body.add("Transpose", ["value_scales"], perm=[1, 0])
+        weights = body.add("Mul", [weights, scales])
+        weights = body.add("Reshape", [weights, body.integers([0, 0, -1])])
+
+    values = body.add("Cast", ["values"], to=TensorProto.FLOAT)
+    values = body.add("Reshape", [values, body.integers([0, 0, shape.heads, -1])])
+    values = body.add("Transpose", [values], perm=[2, 3, 1, 0])  # [G, d/G, N, S]
+    values = body.add("Reshape", [values, body.integers([0, 0, -1])])
+    weights = body.add("Transpose", [weights], perm=[0, 2, 1])
+    mixed = body.add("MatMul", [values, weights])  # [G, d/G, T]
+    mixed = body.add("Transpose", [mixed], perm=[2, 0, 1])
+    body.add("Reshape", [mixed, body.integers([0, -1])], output="output")
+    return helper.make_function(
+        NAMESPACE_MOLKV,
+        OPERATOR,
+        list(INPUTS),
+        ["output"],
+        body.nodes,
+        [helper.make_opsetid("", OPSET)],
+    )
+
+
+def _ages(body: _Body, tokens: str, rows: str, window: int) -> tuple[str, str]:
+    """Each pair's age clamped into the window [T, S], and whether it is attended [T, 1, S]."""
+    zero, one = body.integer(0), body.integer(1)
+    row = body.add("Range", [zero, rows, one])
+    own = body.add("Range", [body.add("Sub", [rows, tokens]), rows, one])
+    own = body.add("Unsqueeze", [own, body.integers([1])])
+    age = body.add("Sub", [own, row])
+    clamped = body.add("Clip", [age, zero, body.integer(window - 1)])
+    inside = body.add("Equal", [age, clamped])
+    real = body.add("GreaterOrEqual", [row, "start"])
+    attended = body.add("And", [inside, real])
+    return clamped, body.add("Unsqueeze", [attended, body.integers([1])])
+
+
+class _Body:
+    """Nodes of a function, with values named in order."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+
+    def add(self, operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        output = output or f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def dimension(self, value: str, axis: int) -> str:
+        shape = self.add("Shape", [value], start=axis, end=axis + 1)
+        return self.add("Squeeze", [shape])
+
+    def number(self, value: float) -> str:
+        return self._constant(np.array(value, np.float32))
+
+    def integer(self, value: int) -> str:
+        return self._constant(np.array(value, np.int64))
+
+    def integers(self, values: list[int]) -> str:
+        return self._constant(np.array(values, np.int64))
+
+    def _constant(self, array: np.ndarray[Any, Any]) -> str:
+        return self.add("Constant", [], value=numpy_helper.from_array(array))

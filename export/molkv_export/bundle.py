@@ -1,0 +1,282 @@
+"""Export: runs the passes in order and puts the finished bundle in place, or nothing."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
+from molkv_runtime.blob import Blob
+from molkv_runtime.bundle import Bundle, file_sha256
+from molkv_runtime.golden import GOLDEN_FILE
+from molkv_runtime.manifest import (
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    BackendEntry,
+    FileEntry,
+    Manifest,
+    ModelEntry,
+    QuantizationEntry,
+    TokenizerEntry,
+    write_json,
+)
+from molkv_runtime.text import load_tokenizer
+
+from molkv_export.backends import onnx as onnx_backend
+from molkv_export.blob_writer import blob_file_name
+from molkv_export.errors import ExportError
+from molkv_export.expert_blob import write_expert_blob
+from molkv_export.golden import make_golden
+from molkv_export.model_card import CARD_FILE, model_card
+from molkv_export.plan import make_plan
+from molkv_export.quantize import ExpertPrecision
+from molkv_export.reference import ReferenceSession
+from molkv_export.verify import verify
+
+__all__ = ["BACKENDS", "EXPERT_PRECISIONS", "ExportConfig", "ExportProgress", "export"]
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("onnx",)
+EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = ("int8", "f16")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to export and where to.
+
+    Attributes:
+        checkpoint: a folder in Hugging Face layout.
+        out: the bundle folder to make.
+        backends: whose dense graphs to write.
+        experts: precision of the expert rows.
+        tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
+        force: replace an existing folder.
+
+    Raises:
+        ExportError: an option is unknown, before any work.
+    """
+
+    checkpoint: Path
+    out: Path
+    backends: tuple[str, ...] = ("onnx",)
+    experts: ExpertPrecision = "int8"
+    tokenizer: Path | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.experts not in EXPERT_PRECISIONS:
+            raise ExportError(
+                f"experts is {self.experts!r}", fix=f"one of {', '.join(EXPERT_PRECISIONS)}"
+            )
+        if not self.backends or len(set(self.backends)) != len(self.backends):
+            raise ExportError(f"backends is {list(self.backends)}", fix="name each once")
+        for backend in self.backends:
+            if backend not in BACKENDS:
+                raise ExportError(f"backend is {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
+
+
+@dataclass(frozen=True)
+class ExportProgress:
+    """Where an export stands: `done` of `total` units of a named pass."""
+
+    name: str
+    done: int
+    total: int
+
+
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    backends: Sequence[str] = ("onnx",),
+    experts: ExpertPrecision = "int8",
+    *,
+    tokenizer: str | Path | None = None,
+    force: bool = False,
+    on_progress: Callable[[ExportProgress], None] | None = None,
+) -> Bundle:
+    """Turn a checkpoint into a bundle and verify it.
+
+    The bundle is made under a temporary name beside `out` and renamed when it is complete and its
+    parity verdict is in its manifest.
+
+    Args:
+        checkpoint: a folder in Hugging Face layout.
+        out: the bundle folder to make.
+        backends: whose dense graphs to write; ``onnx``.
+        experts: ``int8`` or ``f16`` rows.
+        tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
+        force: replace an existing folder.
+        on_progress: told where the export stands.
+
+    Returns:
+        the opened bundle; a failed verdict is in its manifest, not an exception.
+
+    Raises:
+        ExportError: an option is wrong, `out` is in the way, a weight cannot be represented, or
+            storage ran out.
+        ModelError: the checkpoint cannot be used.
+        TokenizerError: the tokenizer does not fit the model.
+    """
+    config = ExportConfig(
+        checkpoint=Path(checkpoint),
+        out=Path(out),
+        backends=tuple(backends),
+        experts=experts,
+        tokenizer=None if tokenizer is None else Path(tokenizer),
+        force=force,
+    )
+    return _Export(config, on_progress or (lambda _: None)).execute()
+
+
+class _Export:
+    """One export: the passes share the open checkpoint and the temporary folder."""
+
+    def __init__(
+        self, config: ExportConfig, on_progress: Callable[[ExportProgress], None]
+    ) -> None:
+        self.config = config
+        self.on_progress = on_progress
+        self.checkpoint = Checkpoint(config.checkpoint)
+        self.tokenizer_file = config.tokenizer or self.checkpoint.tokenizer_file
+        self.tokenizer = None
+        if self.tokenizer_file is not None:
+            size = self.checkpoint.config.vocab_size
+            self.tokenizer = load_tokenizer(self.tokenizer_file, size)
+        self._check_target()
+
+    def execute(self) -> Bundle:
+        out = self.config.out
+        folder = None
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+            folder.chmod(0o755)
+            self._write(folder)
+            self._put_in_place(folder)
+        except OSError as error:
+            raise ExportError(
+                f"{error.filename or out}: cannot be written: {error.strerror}",
+                fix="free space or choose another folder, then export again",
+            ) from None
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+        return Bundle.open(out, verify_checksums=False)
+
+    def _write(self, folder: Path) -> None:
+        self._report("identity", 0, 1)
+        identity = self.checkpoint.identity()
+        files: list[Path] = []
+        blob_file = folder / blob_file_name()
+        if self.checkpoint.config.has_experts:
+            self._write_blob(blob_file, identity)
+            files.append(blob_file)
+        for backend in self.config.backends:
+            self._report(f"{backend} graph", 0, 1)
+            files += onnx_backend.write_dense_graph(
+                self.checkpoint, folder, self.config.experts, identity.hex()
+            )
+        if self.tokenizer_file is not None:
+            files.append(folder / TOKENIZER_FILE)
+            shutil.copyfile(self.tokenizer_file, files[-1])
+        self._report("golden cases", 0, 1)
+        files.append(folder / GOLDEN_FILE)
+        self._write_golden(files[-1], blob_file)
+        manifest = self._manifest(identity, files)
+        files.append(folder / CARD_FILE)
+        plan = make_plan(self.checkpoint, self.config.experts)
+        files[-1].write_text(model_card(manifest, plan), encoding="utf-8")
+        manifest = self._manifest(identity, files)
+        write_json(folder / MANIFEST_FILE, manifest)
+        self._report("verify", 0, 1)
+        verify(Bundle.open(folder), checkpoint=self.checkpoint, record=True)
+        self._report("verify", 1, 1)
+
+    def _write_blob(self, file: Path, identity: bytes) -> None:
+        total, done = self.checkpoint.config.vocab_size, 0
+
+        def on_rows(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self._report("expert rows", done, total)
+
+        self._report("expert rows", 0, total)
+        write_expert_blob(self.checkpoint, file, self.config.experts, identity, on_rows)
+
+    def _write_golden(self, file: Path, blob_file: Path) -> None:
+        config = self.checkpoint.config
+        blob = Blob.open(blob_file) if config.has_experts else None
+        try:
+            reference = ReferenceSession(self.checkpoint, blob)
+            write_json(file, make_golden(config, self.tokenizer, reference, blob))
+        finally:
+            if blob is not None:
+                blob.close()
+
+    def _manifest(self, identity: bytes, files: Sequence[Path]) -> Manifest:
+        config = self.checkpoint.config
+        tokenizer = None
+        if self.tokenizer is not None:
+            tokenizer = TokenizerEntry(TOKENIZER_FILE, self.tokenizer.get_vocab_size())
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            producer={name: version(name) for name in ("molkv", "torch", "onnx", "onnxruntime")},
+            identity=identity.hex(),
+            model=msgspec.convert(config.to_json(), ModelEntry),
+            quantization=QuantizationEntry(
+                experts=self.config.experts if config.has_experts else None, dense="fp32"
+            ),
+            experts=[blob_file_name()] if config.has_experts else [],
+            backends={
+                backend: BackendEntry(onnx_backend.MODEL_FILE, onnx_backend.REQUIRED_OPERATORS)
+                for backend in self.config.backends
+            },
+            tokenizer=tokenizer,
+            golden=GOLDEN_FILE,
+            files=[
+                FileEntry(file.name, file.stat().st_size, file_sha256(file)) for file in files
+            ],
+        )
+
+    def _check_target(self) -> None:
+        out = self.config.out
+        if out.exists() and not self.config.force:
+            raise ExportError(f"{out}: exists already", fix="pass --force to replace it")
+        if out.exists() and not (out / MANIFEST_FILE).is_file():
+            raise ExportError(
+                f"{out}: is not a bundle, so it will not be replaced", fix="choose another folder"
+            )
+        parent = next(folder for folder in out.absolute().parents if folder.exists())
+        needed = make_plan(self.checkpoint, self.config.experts).total_bytes
+        if (free := shutil.disk_usage(parent).free) < needed:
+            raise ExportError(
+                f"{parent}: {free:,} bytes are free, the bundle needs {needed:,}",
+                fix="free space or choose another folder",
+            )
+
+    def _put_in_place(self, folder: Path) -> None:
+        out = self.config.out
+        if not out.exists():
+            folder.rename(out)
+            return
+        # A folder cannot be renamed over another, so the old one steps aside for a moment.
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.replaced-", dir=out.parent))
+        out.rename(aside / "bundle")
+        try:
+            folder.rename(out)
+        except OSError:
+            (aside / "bundle").rename(out)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _report(self, name: str, done: int, total: int) -> None:
+        logger.info("%s: %d of %d", name, done, total)
+        self.on_progress(ExportProgress(name, done, total))

@@ -1,0 +1,152 @@
+"""The dense graph in torch: the model with its experts taken out (docs/graph.md).
+
+It is what the backends compile, and the reference that their logits are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from molkv_model.checkpoint import Checkpoint
+from molkv_model.config import ModelConfig
+from molkv_model.modeling import LanguageModel, rotary_table, rotate
+from torch import Tensor, nn
+
+from molkv_export.expert_attention import expert_attention
+
+__all__ = ["DenseGraph", "ExpertPlanes", "is_expert_table_tensor"]
+
+_TABLE_TENSORS = ("norm.weight", "up_proj", "down_proj", "key_proj", "key_norm.weight")
+
+
+def is_expert_table_tensor(name: str) -> bool:
+    """Whether a checkpoint tensor is spent once the experts are a table."""
+    return any(name.endswith(f".experts.{suffix}") for suffix in _TABLE_TENSORS)
+
+
+@dataclass(frozen=True)
+class ExpertPlanes:
+    """One layer's window, as stored in the blob.
+
+    Attributes:
+        keys: int8 or float16 [S, N, G·dk]; None for MoLE.
+        key_scales: float32 [S, N]; None for float16.
+        values: int8 or float16 [S, N, d].
+        value_scales: float32 [S, N]; None for float16.
+    """
+
+    keys: Tensor | None
+    key_scales: Tensor | None
+    values: Tensor
+    value_scales: Tensor | None
+
+
+class DenseGraph(nn.Module):
+    """One step of the model: T new tokens, the expert window as input, its own self-attention cache.
+
+    Args:
+        model: a float32 language model; shared weights are not copied.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.config = model.config
+        self.model = model
+        shape = (
+            model.config.num_hidden_layers,
+            model.config.num_key_value_heads,
+            model.config.max_position_embeddings,
+            model.config.head_dim,
+        )
+        self.register_buffer("key_cache", torch.zeros(shape), persistent=False)
+        self.register_buffer("value_cache", torch.zeros(shape), persistent=False)
+        cosine, sine = rotary_table(model.config)
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+
+    key_cache: Tensor
+    value_cache: Tensor
+    cosine: Tensor
+    sine: Tensor
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> DenseGraph:
+        """Load the dense weights; the expert networks are not read."""
+        with torch.device("meta"):
+            model = LanguageModel(checkpoint.config)
+        names = [name for name in checkpoint.names if not is_expert_table_tensor(name)]
+        tensors = {name: checkpoint.tensor(name) for name in names}
+        model.load_state_dict(tensors, assign=True, strict=False)
+        return cls(model).eval()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position: int,
+        window: Sequence[ExpertPlanes],
+        start: Tensor,
+    ) -> Tensor:
+        """Run T new tokens and append them to the self-attention cache.
+
+        Args:
+            input_ids: int64 [1, T].
+            position: absolute position of the first new token.
+            window: each layer's expert window of S rows, the new tokens' last; empty for dense.
+            start: int64 [1], rows of the window before this one are padding.
+
+        Returns:
+            float32 [1, T, V].
+        """
+        h = self.model.model.embed_tokens(input_ids)
+        for number, layer in enumerate(self.model.model.layers):
+            h = h + self._self_attention(number, layer.input_layernorm(h), position)
+            x = layer.post_attention_layernorm(h)
+            y = h + layer.mlp(x)
+            if layer.experts is not None:
+                y = y + self._experts(number, x[0], window[number], start)
+            h = y
+        return F.linear(self.model.model.norm(h), self.model.head_weight)
+
+    def _self_attention(self, number: int, x: Tensor, position: int) -> Tensor:
+        config: ModelConfig = self.config
+        attention = self.model.model.layers[number].self_attn
+        stop = position + x.shape[1]
+        cosine, sine = self.cosine[position:stop], self.sine[position:stop]
+
+        def heads(projected: Tensor) -> Tensor:
+            return projected.unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
+
+        self.key_cache[number, :, position:stop] = rotate(
+            heads(attention.k_proj(x)), cosine, sine
+        )[0]
+        self.value_cache[number, :, position:stop] = heads(attention.v_proj(x))[0]
+        seen = torch.arange(stop) <= torch.arange(position, stop)[:, None]
+        mixed = F.scaled_dot_product_attention(
+            rotate(heads(attention.q_proj(x)), cosine, sine),
+            self.key_cache[None, number, :, :stop],
+            self.value_cache[None, number, :, :stop],
+            attn_mask=seen,
+            enable_gqa=config.num_key_value_heads != config.num_attention_heads,
+        )
+        output: Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
+        return output
+
+    def _experts(self, number: int, x: Tensor, planes: ExpertPlanes, start: Tensor) -> Tensor:
+        experts = self.model.model.layers[number].experts
+        assert experts is not None  # noqa: S101 - the caller checked; for the type checker
+        if planes.keys is not None:
+            query, keys, key_scales = experts.query(x), planes.keys, planes.key_scales
+            bias = experts.bias()
+        else:
+            # MoLE is the same op with one-hot keys and a window of one: the score is the router's.
+            count = self.config.num_experts
+            query = experts.router(x)[:, None, :] * count**0.5
+            keys = torch.eye(count, dtype=planes.values.dtype).expand(len(planes.values), -1, -1)
+            key_scales = None
+            bias = x.new_zeros(1, count, 1)
+        return expert_attention(
+            query, keys, key_scales, planes.values, planes.value_scales, bias, start
+        )

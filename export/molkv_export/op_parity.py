@@ -1,0 +1,171 @@
+"""Rung 3: one op, several implementations, and a wrong formula that must not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from molkv_runtime.bundle import Bundle
+from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
+from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.row_layout import LayerRows
+from numpy.typing import NDArray
+from onnx import helper
+
+from molkv_export.backends.onnx.expert_attention_function import (
+    INPUTS,
+    OPERATOR,
+    ExpertAttentionShape,
+    expert_attention_function,
+)
+from molkv_export.backends.onnx.graph_builder import NAMESPACE_MOLKV, OPSET
+from molkv_export.expert_attention import expert_attention as torch_expert_attention
+
+__all__ = ["OP_TOLERANCE", "OpCase", "OpParity", "make_case", "op_parity", "run_function"]
+
+# Relative to the largest output; float32 sums in another order measure 1e-6.
+OP_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """Inputs of the op, as `molkv_runtime.expert_attention` takes them."""
+
+    query: NDArray[np.float32]
+    rows: LayerRows
+    age_bias: NDArray[np.float32]
+    start: int
+
+    @property
+    def feeds(self) -> dict[str, NDArray[Any] | None]:
+        """The op's inputs by name."""
+        return {
+            "query": self.query,
+            "keys": self.rows.keys,
+            "key_scales": self.rows.key_scales,
+            "values": self.rows.values,
+            "value_scales": self.rows.value_scales,
+            "age_bias": self.age_bias,
+            "start": np.array([self.start]),
+        }
+
+
+@dataclass(frozen=True)
+class OpParity:
+    """One comparison; `must_differ` marks the negative control."""
+
+    name: str
+    difference: float
+    must_differ: bool = False
+
+
+def make_case(
+    geometry: RowGeometry, window: int, *, tokens: int, rows: int, start: int = 0, seed: int = 0
+) -> OpCase:
+    """Random inputs of a geometry; MoLE gets its one-hot keys."""
+    random = np.random.default_rng(seed)
+    heads, key_size = geometry.key_heads or 1, geometry.key_size or geometry.experts
+    count = geometry.experts
+    quantized = geometry.value_dtype is DataType.INT8
+
+    def vectors(width: int) -> NDArray[Any]:
+        if quantized:
+            return random.integers(-127, 128, (rows, count, width), dtype=np.int8)
+        return random.standard_normal((rows, count, width)).astype(np.float16)
+
+    def scales() -> NDArray[np.float32] | None:
+        return random.uniform(0.005, 0.02, (rows, count)).astype(np.float32) if quantized else None
+
+    values = vectors(geometry.value_size)
+    keys, key_scales = vectors(heads * key_size), scales()
+    if geometry.key_heads == 0:
+        keys, key_scales = np.tile(np.eye(count, dtype=values.dtype), (rows, 1, 1)), None
+    return OpCase(
+        query=random.standard_normal((tokens, heads, key_size)).astype(np.float32),
+        rows=LayerRows(keys=keys, values=values, key_scales=key_scales, value_scales=scales()),
+        age_bias=random.standard_normal((heads, count, window)).astype(np.float32),
+        start=start,
+    )
+
+
+def op_parity(bundle: Bundle) -> Iterator[OpParity]:
+    """Compare the implementations on inputs of the bundle's own geometry."""
+    geometry, window = bundle.row_geometry(), bundle.manifest.model.expert_window
+    tokens = 5
+    cases = [
+        make_case(geometry, window, tokens=1, rows=window),
+        make_case(geometry, window, tokens=tokens, rows=window - 1 + tokens, seed=1),
+        make_case(geometry, window, tokens=1, rows=window, start=window // 2, seed=2),
+    ]
+    references = [_numpy(case) for case in cases]
+
+    def worst(outputs: list[NDArray[np.float32]]) -> float:
+        return max(
+            float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+            for ours, theirs in zip(outputs, references, strict=True)
+        )
+
+    yield OpParity("torch = NumPy", worst([_torch(case) for case in cases]))
+    yield OpParity("stock ONNX Runtime = NumPy", worst([run_function(case) for case in cases]))
+    yield OpParity("a wrong formula differs", worst([_wrong(case) for case in cases]), True)
+
+
+def run_function(case: OpCase) -> NDArray[np.float32]:
+    """Run the op's ONNX function on a stock ONNX Runtime; float32 [T, d]."""
+    feeds = {name: value for name, value in case.feeds.items() if value is not None}
+    shape = ExpertAttentionShape(
+        heads=case.query.shape[1],
+        key_size=case.query.shape[2],
+        window=case.age_bias.shape[2],
+        has_key_scales=case.rows.key_scales is not None,
+        has_value_scales=case.rows.value_scales is not None,
+    )
+    node = helper.make_node(
+        OPERATOR,
+        [name if name in feeds else "" for name in INPUTS],
+        ["output"],
+        domain=NAMESPACE_MOLKV,
+    )
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in feeds.items()
+    ]
+    output = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)
+    model = helper.make_model(
+        helper.make_graph([node], "expert_attention", inputs, [output]),
+        functions=[expert_attention_function(shape)],
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(NAMESPACE_MOLKV, 1)],
+        ir_version=11,
+    )
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    result: NDArray[np.float32] = session.run(None, feeds)[0]
+    return result
+
+
+def _numpy(case: OpCase) -> NDArray[np.float32]:
+    return numpy_expert_attention(case.query, case.rows, case.age_bias, case.start)
+
+
+def _torch(case: OpCase) -> NDArray[np.float32]:
+    tensors = [
+        None if value is None else torch.from_numpy(value) for value in case.feeds.values()
+    ]
+    result: NDArray[np.float32] = torch_expert_attention(*tensors).numpy()
+    return result
+
+
+def _wrong(case: OpCase) -> NDArray[np.float32]:
+    """The formula with the age counted from the wrong end: every implementation must notice."""
+    flipped = np.ascontiguousarray(case.age_bias[:, :, ::-1])
+    if flipped.shape[2] == 1:  # MoLE has one age only; forget the scale by sqrt(dk) instead
+        return _numpy(replace(case, query=case.query * np.float32(np.sqrt(case.query.shape[2]))))
+    return _numpy(replace(case, age_bias=flipped))

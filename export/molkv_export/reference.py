@@ -1,0 +1,67 @@
+"""The reference session: the torch dense graph on the bundle's own rows, read anew each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from molkv_model.checkpoint import Checkpoint
+from molkv_runtime.blob import Blob
+from molkv_runtime.row_layout import LayerRows
+from numpy.typing import NDArray
+
+from molkv_export.dense_graph import DenseGraph, ExpertPlanes
+
+__all__ = ["ReferenceSession"]
+
+
+class ReferenceSession:
+    """What every runtime is compared with: same rows, torch float32, no state but the ids.
+
+    Args:
+        checkpoint: the trained model.
+        blob: its expert rows; None for a dense model.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, blob: Blob | None) -> None:
+        self._graph = DenseGraph.from_checkpoint(checkpoint)
+        self._window_size = checkpoint.config.expert_window
+        self._blob = blob
+        self._ids: list[int] = []
+
+    def reset(self) -> None:
+        """Start a new sequence."""
+        self._ids = []
+
+    @torch.no_grad()
+    def run(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens; float32 [T, V], logits of every one of them."""
+        position = len(self._ids)
+        self._ids += token_ids
+        logits = self._graph(
+            torch.tensor([list(token_ids)]),
+            position,
+            self._window(len(token_ids)),
+            torch.zeros(1, dtype=torch.int64),
+        )
+        array: NDArray[np.float32] = logits[0].numpy()
+        return array
+
+    def _window(self, new_tokens: int) -> list[ExpertPlanes]:
+        if self._blob is None:
+            return []
+        batch = self._blob.read(self._ids[-(self._window_size - 1 + new_tokens) :])
+        return [
+            _planes(layer, batch.index) for layer in self._blob.layout.sections(batch.rows)
+        ]
+
+
+def _planes(layer: LayerRows, index: NDArray[np.int64]) -> ExpertPlanes:
+    def plane(name: str) -> torch.Tensor | None:
+        section = getattr(layer, name)
+        return None if section is None else torch.from_numpy(section[index])
+
+    values = plane("values")
+    assert values is not None  # noqa: S101 - every geometry has values; for the type checker
+    return ExpertPlanes(plane("keys"), plane("key_scales"), values, plane("value_scales"))

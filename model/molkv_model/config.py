@@ -1,0 +1,252 @@
+"""The model's hyper-parameters: one frozen, validated record for dense, MoLE and MoLKV."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from molkv_model.errors import ConfigError
+
+__all__ = ["PRESETS", "Architecture", "FeedForwardKind", "ModelConfig", "Scoring", "preset"]
+
+Architecture = Literal["dense", "mole", "molkv"]
+Scoring = Literal["key_age", "key"]
+FeedForwardKind = Literal["swiglu", "gelu"]
+
+MODEL_TYPE = "molkv"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Hyper-parameters, named as Hugging Face names them where it has a name.
+
+    The expert fields are zero for ``dense``. ``mole`` (arXiv 2503.15798) uses `num_experts` and
+    `expert_intermediate_size` only. ``molkv`` (arXiv 2512.09723) uses all of them; docs/model.md
+    has the equations.
+
+    Attributes:
+        architecture: ``dense`` (no experts), ``mole`` (router scores) or ``molkv`` (key-value
+            experts over a window of past tokens).
+        vocab_size: token ids, and rows of the expert table.
+        hidden_size: d, the width of the residual stream.
+        intermediate_size: hidden width of the shared feed-forward network.
+        num_hidden_layers: L.
+        num_attention_heads: query heads of self-attention.
+        num_key_value_heads: key-value heads of self-attention (grouped-query attention).
+        max_position_embeddings: the context, in tokens.
+        rope_theta: base of the rotary embedding's frequencies.
+        rms_norm_eps: epsilon of every RMSNorm.
+        tie_word_embeddings: whether the head is the embedding's transpose.
+        feed_forward: ``swiglu``, or ``gelu`` (two layers without a gate, as published MoLE has).
+        num_experts: N, experts a token and layer.
+        expert_intermediate_size: hidden width of each expert before it becomes a table.
+        expert_key_size: dk, the size of a key for one query head.
+        expert_query_heads: G; each head mixes its own slice of the value (d / G wide).
+        expert_window: W, how many of the last tokens' experts a query attends over.
+        expert_scoring: ``key_age`` adds a learned bias for each head, expert and age;
+            ``key`` scores with query and key alone.
+
+    Raises:
+        ConfigError: a field is out of range or two fields contradict each other.
+    """
+
+    architecture: Architecture = "molkv"
+    vocab_size: int = 4096
+    hidden_size: int = 128
+    intermediate_size: int = 344
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 4
+    max_position_embeddings: int = 512
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = True
+    feed_forward: FeedForwardKind = "swiglu"
+    num_experts: int = 4
+    expert_intermediate_size: int = 256
+    expert_key_size: int = 16
+    expert_query_heads: int = 4
+    expert_window: int = 64
+    expert_scoring: Scoring = "key_age"
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        self._check_backbone()
+        self._check_experts()
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one self-attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether experts carry keys, that is, whether this is MoLKV."""
+        return self.architecture == "molkv"
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether there is an expert table at all."""
+        return self.architecture != "dense"
+
+    def without_experts(self) -> ModelConfig:
+        """The dense baseline of the same activated size."""
+        return dataclasses.replace(self, architecture="dense", **_NO_EXPERTS)
+
+    def as_mole(self) -> ModelConfig:
+        """The MoLE baseline with the same experts but router scores instead of keys."""
+        return dataclasses.replace(
+            self, architecture="mole", expert_key_size=0, expert_query_heads=1, expert_window=1
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        return {"model_type": MODEL_TYPE, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any], *, source: str = "config.json") -> ModelConfig:
+        """Read the content of ``config.json``, strictly.
+
+        Args:
+            fields: the parsed JSON object.
+            source: the file's name, for messages.
+
+        Raises:
+            ConfigError: another model type, or an unknown, missing or invalid field.
+        """
+        if fields.get("model_type") != MODEL_TYPE:
+            raise ConfigError(
+                f"{source}: model_type is {fields.get('model_type')!r}, expected {MODEL_TYPE!r}",
+                fix="published MoLE checkpoints are recognised by their num_experts field",
+            )
+        given = {name: value for name, value in fields.items() if name != "model_type"}
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(given) - known):
+            raise ConfigError(f"{source}: unknown field {', '.join(unknown)}", fix="remove it")
+        if missing := sorted(known - set(given)):
+            raise ConfigError(f"{source}: missing field {', '.join(missing)}", fix="add it")
+        try:
+            return cls(**given)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error.problem}", fix=error.fix) from None
+
+    def _check_backbone(self) -> None:
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}", fix="it must be positive")
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}"
+            )
+        if self.head_dim % 2:
+            raise ConfigError(
+                f"head size {self.head_dim} is odd", fix="rotary embedding needs it even"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+
+    def _check_experts(self) -> None:
+        expected: dict[str, int | None] = dict.fromkeys(_NO_EXPERTS)
+        if self.architecture == "dense":
+            expected = dict(_NO_EXPERTS)
+        elif self.architecture == "mole":
+            expected |= {"expert_key_size": 0, "expert_query_heads": 1, "expert_window": 1}
+        for name, value in expected.items():
+            given = getattr(self, name)
+            if value is None and given <= 0:
+                raise ConfigError(f"{name} is {given}", fix=f"{self.architecture} needs it positive")
+            if value is not None and given != value:
+                raise ConfigError(
+                    f"{name} is {given}, but architecture is {self.architecture}",
+                    fix=f"{self.architecture} needs {name} {value}",
+                )
+        if self.has_experts and self.hidden_size % self.expert_query_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of expert_query_heads "
+                f"{self.expert_query_heads}"
+            )
+
+
+_NO_EXPERTS = {
+    "num_experts": 0,
+    "expert_intermediate_size": 0,
+    "expert_key_size": 0,
+    "expert_query_heads": 0,
+    "expert_window": 0,
+}
+_POSITIVE = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "rope_theta",
+    "rms_norm_eps",
+)
+
+
+def _check_types(config: ModelConfig) -> None:
+    choices = {
+        "architecture": get_args(Architecture),
+        "feed_forward": get_args(FeedForwardKind),
+        "expert_scoring": get_args(Scoring),
+    }
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in choices:
+            if value not in choices[field.name]:
+                raise ConfigError(
+                    f"{field.name} is {value!r}", fix=f"one of {', '.join(choices[field.name])}"
+                )
+            continue
+        wanted = {"int": int, "bool": bool, "float": (int, float)}[str(field.type)]
+        if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+            raise ConfigError(f"{field.name} is {value!r}", fix=f"it must be of type {field.type}")
+
+
+PRESETS: Mapping[str, ModelConfig] = {
+    "tiny": ModelConfig(),
+    "small": ModelConfig(
+        vocab_size=16384,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=1024,
+        expert_intermediate_size=512,
+        expert_key_size=32,
+    ),
+    "160m": ModelConfig(
+        vocab_size=50304,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+        expert_intermediate_size=2048,
+        expert_key_size=64,
+    ),
+}
+"""``small`` has 34 M dense parameters; ``160m`` is the shape that every benchmark uses."""
+
+
+def preset(name: str) -> ModelConfig:
+    """The preset of that name.
+
+    Raises:
+        ConfigError: no preset has it.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} is unknown", fix=f"one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,175 @@
+"""A bundle on disk: opened once, checked, and then trusted."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from molkv_runtime.blob import Blob
+from molkv_runtime.errors import BundleError, TokenizerError
+from molkv_runtime.golden import Golden, read_golden
+from molkv_runtime.manifest import Manifest, read_manifest
+from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.text import load_tokenizer
+
+__all__ = ["Bundle", "file_sha256"]
+
+_DTYPES = {"f16": DataType.FLOAT16, "int8": DataType.INT8}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle folder (docs/graph.md, "The bundle").
+
+    Attributes:
+        path: the folder.
+        manifest: its manifest.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify_checksums: bool = True) -> Bundle:
+        """Open a bundle and check that its files are all there and whole.
+
+        The expert blob is not hashed, whatever its size: every row carries its own checksum, which
+        is compared when the row is read. `verify_files` hashes it too.
+
+        Args:
+            path: the folder that ``molkv export`` wrote.
+            verify_checksums: compare the sha256 of every file but the expert blob.
+
+        Raises:
+            BundleError: a file is missing, has another size or another checksum.
+        """
+        folder = Path(path)
+        bundle = cls(folder, read_manifest(folder))
+        for entry in bundle.manifest.files:
+            file = folder / entry.name
+            if not file.is_file():
+                raise BundleError(f"{file}: file is missing", fix="copy the bundle again")
+            if (size := file.stat().st_size) != entry.bytes:
+                raise BundleError(
+                    f"{file}: has {size} bytes, the manifest says {entry.bytes}",
+                    fix="the copy is incomplete; copy the bundle again",
+                )
+        if verify_checksums:
+            blobs = set(bundle.manifest.experts)
+            bundle.verify_files([e.name for e in bundle.manifest.files if e.name not in blobs])
+        return bundle
+
+    def verify_files(self, names: list[str] | None = None) -> None:
+        """Hash files, by default all, and compare with the manifest.
+
+        Raises:
+            BundleError: a checksum differs.
+        """
+        for name in [entry.name for entry in self.manifest.files] if names is None else names:
+            entry, actual = self.manifest.file(name), file_sha256(self.path / name)
+            if actual != entry.sha256:
+                raise BundleError(
+                    f"{self.path / name}: sha256 is {actual}, the manifest says {entry.sha256}",
+                    fix="the file was changed or damaged; copy the bundle again",
+                )
+
+    def open_experts(self) -> Blob | None:
+        """Open the expert blob and check that it belongs to this dense graph.
+
+        Returns:
+            the blob, or None where the model has no experts.
+
+        Raises:
+            BlobFormatError: the blob breaks its format.
+            BundleError: it is another checkpoint's, or of another geometry.
+        """
+        if not self.manifest.experts:
+            return None
+        files = [self.path / name for name in self.manifest.experts]
+        blob = Blob.open(files)
+        try:
+            self._check_blob(blob, files[0])
+        except BundleError:
+            blob.close()
+            raise
+        return blob
+
+    def load_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer, or None: then ids go in and ids come out.
+
+        Raises:
+            TokenizerError: it cannot be read, or is not the one that the manifest describes.
+        """
+        entry = self.manifest.tokenizer
+        if entry is None:
+            return None
+        tokenizer = load_tokenizer(self.path / entry.file, self.manifest.model.vocab_size)
+        if (size := tokenizer.get_vocab_size()) != entry.vocabulary_size:
+            raise TokenizerError(
+                f"{self.path / entry.file}: knows {size} tokens, the manifest says "
+                f"{entry.vocabulary_size}",
+                fix="use the tokenizer the model was trained with",
+            )
+        return tokenizer
+
+    def load_golden(self) -> Golden:
+        """The golden cases.
+
+        Raises:
+            BundleError: the file is damaged or of another version.
+        """
+        return read_golden(self.path / self.manifest.golden)
+
+    def graph_file(self, backend: str) -> Path:
+        """The dense graph of a backend.
+
+        Raises:
+            BundleError: the bundle has none for it.
+        """
+        if backend not in self.manifest.backends:
+            there = ", ".join(sorted(self.manifest.backends))
+            raise BundleError(
+                f"{self.path}: has no {backend} graph, only {there}",
+                fix=f"export with --backend {backend}",
+            )
+        return self.path / self.manifest.backends[backend].graph
+
+    def row_geometry(self) -> RowGeometry:
+        """The geometry that the model's expert rows must have.
+
+        Raises:
+            BundleError: the model has no experts.
+        """
+        model, precision = self.manifest.model, self.manifest.quantization.experts
+        if precision is None:
+            raise BundleError(f"{self.path}: the model has no experts")
+        return RowGeometry.of(
+            layers=model.num_hidden_layers,
+            experts=model.num_experts,
+            key_heads=model.expert_query_heads if model.architecture == "molkv" else 0,
+            key_size=model.expert_key_size,
+            value_size=model.hidden_size,
+            dtype=_DTYPES[precision],
+        )
+
+    def _check_blob(self, blob: Blob, file: Path) -> None:
+        facts = [
+            ("identity", blob.identity.hex(), self.manifest.identity),
+            ("vocabulary_size", blob.vocabulary_size, self.manifest.model.vocab_size),
+            ("geometry", blob.header.geometry, self.row_geometry()),
+        ]
+        for name, actual, expected in facts:
+            if actual != expected:
+                raise BundleError(
+                    f"{file}: {name} is {actual}, the dense graph's is {expected}",
+                    fix="graph and blob must come from one export",
+                )
+
+
+def file_sha256(file: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

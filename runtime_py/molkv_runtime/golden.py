@@ -1,0 +1,106 @@
+"""``golden.json``: what every runtime must reproduce from a bundle, to the token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from molkv_runtime.errors import BundleError
+
+__all__ = [
+    "GOLDEN_FILE",
+    "SCHEMA_VERSION",
+    "Golden",
+    "GoldenCase",
+    "GoldenLogits",
+    "GoldenRow",
+    "GoldenSampling",
+    "read_golden",
+]
+
+GOLDEN_FILE = "golden.json"
+SCHEMA_VERSION = 1
+
+
+class GoldenLogits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The reference's logits after a prompt, as a digest that allows a tolerance.
+
+    `token_ids` and `values` are the largest logits, in order; `mean` and `root_mean_square` run
+    over the whole vocabulary.
+    """
+
+    token_ids: list[int]
+    values: list[float]
+    mean: float
+    root_mean_square: float
+
+
+class GoldenSampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A seeded sampling run (docs/sampling.md) and the ids it yields."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    token_ids: list[int]
+
+
+class GoldenCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One prompt. `text` is None where the bundle has no tokenizer.
+
+    `greedy` continues the prompt; `greedy_margin` is the smallest lead of a chosen token over the
+    second best on the way, in logits: it bounds the numeric error that cannot change a token.
+    """
+
+    name: str
+    text: str | None
+    prompt_ids: list[int]
+    logits: GoldenLogits
+    greedy: list[int]
+    greedy_margin: float
+    greedy_text: str | None
+    sampled: GoldenSampling
+
+
+class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One row of the blob: sha256 of its bytes without padding, and of its dequantized vectors.
+
+    The second digest runs over float32 little-endian: layer by layer keys, then values.
+    """
+
+    token_id: int
+    bytes_sha256: str
+    dequantized_sha256: str
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All golden cases and rows of a bundle.
+
+    `logits_tolerance` is the largest difference from the reference's logits that passes.
+    """
+
+    schema_version: int
+    logits_tolerance: float
+    cases: list[GoldenCase]
+    rows: list[GoldenRow]
+
+
+def read_golden(file: Path) -> Golden:
+    """Read a ``golden.json``.
+
+    Raises:
+        BundleError: it is missing, damaged or of another version.
+    """
+    try:
+        golden = msgspec.json.decode(file.read_bytes(), type=Golden)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BundleError(f"{file}: cannot be read: {error}", fix="export again") from None
+    if golden.schema_version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{file}: schema_version is {golden.schema_version}, this runtime reads "
+            f"{SCHEMA_VERSION}",
+            fix="export again",
+        )
+    return golden

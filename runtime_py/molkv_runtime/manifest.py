@@ -1,0 +1,196 @@
+"""``manifest.json``: what a bundle holds, for which model, and whether it was proven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from molkv_runtime.errors import BundleError
+
+__all__ = [
+    "MANIFEST_FILE",
+    "SCHEMA_VERSION",
+    "BackendEntry",
+    "FileEntry",
+    "Manifest",
+    "ModelEntry",
+    "ParityEntry",
+    "QuantizationEntry",
+    "RungEntry",
+    "TokenizerEntry",
+    "read_manifest",
+    "write_json",
+]
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the bundle: its name, size in bytes and sha256 in hexadecimal."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model's hyper-parameters, as in the checkpoint's ``config.json``."""
+
+    model_type: str
+    architecture: Literal["dense", "mole", "molkv"]
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int
+    rope_theta: float
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+    feed_forward: str
+    num_experts: int
+    expert_intermediate_size: int
+    expert_key_size: int
+    expert_query_heads: int
+    expert_window: int
+    expert_scoring: str
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one self-attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+class QuantizationEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Precision of the expert rows (None without experts) and of the dense weights."""
+
+    experts: Literal["f16", "int8"] | None
+    dense: Literal["fp32"]
+
+
+class BackendEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One backend's dense graph and the operator sets, with versions, that it needs."""
+
+    graph: str
+    operators: dict[str, int]
+
+
+class TokenizerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The tokenizer's file and how many tokens it knows."""
+
+    file: str
+    vocabulary_size: int
+
+
+class RungEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One rung of the parity ladder: `figure` was measured, `limit` is what it may be.
+
+    `at_least` tells which side of the limit passes.
+    """
+
+    name: str
+    passed: bool
+    figure: float
+    limit: float
+    at_least: bool = False
+    detail: str = ""
+
+
+class ParityEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The verdict of ``molkv verify``."""
+
+    passed: bool
+    rungs: list[RungEntry]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The manifest as written.
+
+    `identity` is the sha256 over the checkpoint's weights, in hexadecimal; graph and blob carry it
+    too. `producer` maps each tool that made the bundle to its version.
+    """
+
+    schema_version: int
+    producer: dict[str, str]
+    identity: str
+    model: ModelEntry
+    quantization: QuantizationEntry
+    experts: list[str]
+    backends: dict[str, BackendEntry]
+    tokenizer: TokenizerEntry | None
+    golden: str
+    files: list[FileEntry]
+    parity: ParityEntry | None = None
+
+    def file(self, name: str) -> FileEntry:
+        """The entry of a file.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
+        for entry in self.files:
+            if entry.name == name:
+                return entry
+        raise BundleError(f"{MANIFEST_FILE}: files does not list {name}", fix="export again")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check a bundle's manifest.
+
+    Raises:
+        BundleError: it is missing, not JSON, of another schema version, or names files outside the
+            folder.
+    """
+    file = folder / MANIFEST_FILE
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f"{file}: file is missing", fix="name the folder that `molkv export` wrote"
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from None
+    _check_version(file, content)
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{file}: {error}", fix="export again with this version") from None
+    for entry in manifest.files:
+        if Path(entry.name).name != entry.name:
+            raise BundleError(f"{file}: file name {entry.name!r} is not a bare name")
+    listed = {entry.name for entry in manifest.files}
+    named = [*manifest.experts, manifest.golden]
+    named += [backend.graph for backend in manifest.backends.values()]
+    named += [manifest.tokenizer.file] if manifest.tokenizer else []
+    if missing := sorted(set(named) - listed):
+        raise BundleError(f"{file}: files does not list {', '.join(missing)}", fix="export again")
+    return manifest
+
+
+def _check_version(file: Path, content: bytes) -> None:
+    class Versioned(msgspec.Struct):
+        schema_version: int
+
+    try:
+        version = msgspec.json.decode(content, type=Versioned).schema_version
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{file}: {error}", fix="copy the bundle again") from None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{file}: schema_version is {version}, this runtime reads {SCHEMA_VERSION}",
+            fix="update molkv" if version > SCHEMA_VERSION else "export again",
+        )
+
+
+def write_json(file: Path, content: msgspec.Struct) -> None:
+    """Write a record as indented JSON, through a temporary name."""
+    temporary = file.with_name(f".{file.name}.partial")
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

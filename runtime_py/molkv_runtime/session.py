@@ -1,0 +1,314 @@
+"""A session: one sequence running through a bundle, rows read by token id as it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from molkv_runtime.bundle import Bundle
+from molkv_runtime.errors import ContextLengthError, TokenIdError, TokenizerError
+from molkv_runtime.sampler import Sampler, SamplingConfig
+from molkv_runtime.sessions.onnx import OnnxGraph
+from molkv_runtime.statistics import SessionStats
+from molkv_runtime.text import TextStream
+from molkv_runtime.window import ExpertWindow
+
+__all__ = ["Session", "Token"]
+
+DEFAULT_CHUNK = 128
+_END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token.
+
+    Attributes:
+        id: its id.
+        text: the whole characters that it completes, possibly none; empty without a tokenizer.
+    """
+
+    id: int
+    text: str
+
+
+class Session:
+    """Runs one sequence at a time. Not thread-safe; sessions of one bundle are independent.
+
+    Args:
+        bundle: an open bundle.
+        backend: whose dense graph to run.
+        threads: of the graph engine; None uses all cores this process may run on.
+        chunk: the most tokens that prefill runs at once.
+
+    Raises:
+        BundleError: the bundle lacks that backend, or its parts do not belong together.
+        BlobFormatError: the expert blob breaks its format.
+        TokenizerError: the tokenizer cannot be used.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        backend: str = "onnx",
+        threads: int | None = None,
+        chunk: int = DEFAULT_CHUNK,
+    ) -> None:
+        if chunk < 1:
+            raise ContextLengthError(f"chunk is {chunk}", fix="it must be at least 1")
+        self.bundle = bundle
+        self.model = bundle.manifest.model
+        self.context = self.model.max_position_embeddings
+        self.chunk = min(chunk, self.context)
+        self.tokenizer = bundle.load_tokenizer()
+        self._graph = OnnxGraph(
+            bundle.graph_file(backend), self.model, bundle.manifest.identity, threads=threads
+        )
+        self._blob = bundle.open_experts()
+        self._window: ExpertWindow | None = None
+        if self._blob is not None:
+            self._window = ExpertWindow(self._blob.layout, self.model.expert_window, self.chunk)
+        self._stats = SessionStats()
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """Tokens that the sequence has so far."""
+        return self._position
+
+    @property
+    def stats(self) -> SessionStats:
+        """What was done and how fast, since the session was made or reset."""
+        return self._stats
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of the expert window's planes."""
+        return 0 if self._window is None else self._window.nbytes
+
+    def reset(self) -> None:
+        """Start a new sequence and new statistics."""
+        self._start_sequence()
+        self._stats = SessionStats()
+
+    def close(self) -> None:
+        """Close the expert blob; the session cannot be used afterwards."""
+        if self._blob is not None:
+            self._blob.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text.
+
+        Raises:
+            TokenizerError: the bundle has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise TokenizerError(
+                f"{self.bundle.path}: has no tokenizer, so it takes ids, not text",
+                fix="pass token ids, or export with a tokenizer",
+            )
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def logits(self, token_ids: ArrayLike) -> NDArray[np.float32]:
+        """Logits of every position of a new sequence.
+
+        Args:
+            token_ids: integers [T].
+
+        Returns:
+            float32 [T, V].
+
+        Raises:
+            ContextLengthError: no tokens, or more than the context.
+            TokenIdError: an id lies outside the vocabulary.
+            RowCorruptError: a row's bytes do not match its checksum.
+        """
+        self._start_sequence()
+        ids = self._checked(token_ids)
+        # Copies, because a later chunk of the same shape overwrites the engine's output.
+        parts = [self._run_chunk(part, every=True).copy() for part in self._chunks(ids)]
+        return np.concatenate(parts)
+
+    def prefill(self, token_ids: ArrayLike) -> NDArray[np.float32]:
+        """Append tokens to the sequence, in chunks.
+
+        Args:
+            token_ids: integers [T].
+
+        Returns:
+            float32 [V], the logits after the last token.
+
+        Raises:
+            ContextLengthError: no tokens, or more than the context has room for.
+            TokenIdError: an id lies outside the vocabulary.
+            RowCorruptError: a row's bytes do not match its checksum.
+        """
+        ids = self._checked(token_ids)
+        for part in self._chunks(ids):
+            logits = self._run_chunk(part, every=False)
+        return logits[-1].copy()
+
+    def step(self, token_id: int) -> NDArray[np.float32]:
+        """Append one token: one row is read, one position computed.
+
+        Args:
+            token_id: the token.
+
+        Returns:
+            float32 [V], the logits after it; overwritten by later steps.
+
+        Raises:
+            ContextLengthError: the context is full.
+            TokenIdError: the id lies outside the vocabulary.
+            RowCorruptError: the row's bytes do not match its checksum.
+        """
+        ids = self._checked([token_id])
+        began = time.perf_counter()
+        logits = self._run(ids, _ONLY_ROW)[0]
+        self._stats = replace(
+            self._stats,
+            decode_tokens=self._stats.decode_tokens + 1,
+            decode_seconds=self._stats.decode_seconds + time.perf_counter() - began,
+        )
+        return logits
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int = 128,
+        sampling: SamplingConfig | None = None,
+        stop_ids: Sequence[int] | None = None,
+        reset: bool = True,
+    ) -> Iterator[Token]:
+        """Continue a prompt, token by token.
+
+        Ends after `max_new_tokens`, before a stop id, or when the context is full.
+
+        Args:
+            prompt: text, or token ids.
+            max_new_tokens: the most tokens to yield.
+            sampling: how to choose tokens; None is greedy.
+            stop_ids: ids that end the text; None means the tokenizer's end of text, if it has one.
+            reset: start a new sequence; False appends the prompt to the one so far.
+
+        Yields:
+            tokens. Bytes that complete no character come out as U+FFFD with the last token; before
+            a stop id they are dropped.
+
+        Raises:
+            ContextLengthError: the prompt is empty or does not fit the context.
+            TokenIdError: an id lies outside the vocabulary.
+            TokenizerError: the prompt is text and the bundle has no tokenizer.
+            RowCorruptError: a row's bytes do not match its checksum.
+        """
+        began = time.perf_counter()
+        if reset:
+            self._start_sequence()
+        ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        stops = self._stop_ids() if stop_ids is None else set(stop_ids)
+        sampler = Sampler(sampling or SamplingConfig())
+        stream = (
+            TextStream(self.tokenizer, prompt_ids=ids, skip_special_tokens=True)
+            if self.tokenizer is not None
+            else None
+        )
+        logits = self.prefill(ids)
+        for count in range(max_new_tokens):
+            token_id = sampler.sample(logits)
+            if count == 0:
+                elapsed = 1e3 * (time.perf_counter() - began)
+                self._stats = replace(self._stats, time_to_first_token_ms=elapsed)
+            if token_id in stops:
+                break
+            last = count + 1 == max_new_tokens or self._position == self.context
+            text = stream.push(token_id) if stream else ""
+            yield Token(token_id, text + stream.finish() if stream and last else text)
+            if last:
+                break
+            logits = self.step(token_id)
+
+    def _start_sequence(self) -> None:
+        # The self-attention cache needs no clearing: only positions before the current are read.
+        self._position = 0
+        if self._window is not None:
+            self._window.reset()
+
+    def _stop_ids(self) -> set[int]:
+        found = None if self.tokenizer is None else self.tokenizer.token_to_id(_END_OF_TEXT)
+        return set() if found is None else {found}
+
+    def _checked(self, token_ids: ArrayLike) -> NDArray[np.int64]:
+        ids = np.asarray(token_ids)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            if ids.size == 0:
+                raise _nothing_to_run()
+            raise TokenIdError(f"token ids are {ids.dtype} {list(ids.shape)}, expected integers")
+        if ids.size == 0:
+            raise _nothing_to_run()
+        room = self.context - self._position
+        if len(ids) > room:
+            raise ContextLengthError(
+                f"{len(ids)} tokens do not fit: {self._position} of the context's {self.context} "
+                "are taken",
+                fix=f"shorten the prompt to {room} tokens" if room else "reset the session",
+            )
+        for extreme in (int(ids.min()), int(ids.max())):
+            if not 0 <= extreme < self.model.vocab_size:
+                raise TokenIdError(
+                    f"token id {extreme} is outside the vocabulary, "
+                    f"0 to {self.model.vocab_size - 1}",
+                    fix="use the tokenizer of this bundle",
+                )
+        return ids.astype(np.int64, copy=False)
+
+    def _chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        for first in range(0, len(ids), self.chunk):
+            yield ids[first : first + self.chunk]
+
+    def _run_chunk(self, ids: NDArray[np.int64], *, every: bool) -> NDArray[np.float32]:
+        began = time.perf_counter()
+        index = np.arange(len(ids)) if every else np.array([len(ids) - 1])
+        logits = self._run(ids, index)
+        self._stats = replace(
+            self._stats,
+            prefill_tokens=self._stats.prefill_tokens + len(ids),
+            prefill_seconds=self._stats.prefill_seconds + time.perf_counter() - began,
+        )
+        return logits
+
+    def _run(
+        self, ids: NDArray[np.int64], logits_index: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        if self._blob is not None and self._window is not None:
+            began = time.perf_counter()
+            batch = self._blob.read(ids)
+            self._window.append(batch)
+            self._stats = replace(
+                self._stats,
+                rows_read=self._stats.rows_read + len(batch.rows),
+                bytes_read=self._stats.bytes_read + batch.rows.nbytes,
+                lookup_seconds=self._stats.lookup_seconds + time.perf_counter() - began,
+            )
+        logits = self._graph.run(ids, self._position, self._window, logits_index)
+        self._position += len(ids)
+        return logits
+
+
+_ONLY_ROW = np.zeros(1, np.int64)
+
+
+def _nothing_to_run() -> ContextLengthError:
+    return ContextLengthError("the prompt is empty", fix="give at least one token")

@@ -1,0 +1,1 @@
+"""Engines that run a bundle's dense graph, one module each."""
