@@ -11,6 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+
+from molkv_export.backends import onnx as onnx_backend
+from molkv_export.blob_writer import blob_file_name
+from molkv_export.errors import ExportError
+from molkv_export.expert_blob import write_expert_blob
+from molkv_export.golden import make_golden
+from molkv_export.model_card import CARD_FILE, model_card
+from molkv_export.plan import make_plan
+from molkv_export.quantize import ExpertPrecision
+from molkv_export.reference import ReferenceSession
+from molkv_export.verify import verify
 from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
 from molkv_runtime.blob import Blob
 from molkv_runtime.bundle import Bundle, file_sha256
@@ -27,17 +38,6 @@ from molkv_runtime.manifest import (
     write_json,
 )
 from molkv_runtime.text import load_tokenizer
-
-from molkv_export.backends import onnx as onnx_backend
-from molkv_export.blob_writer import blob_file_name
-from molkv_export.errors import ExportError
-from molkv_export.expert_blob import write_expert_blob
-from molkv_export.golden import make_golden
-from molkv_export.model_card import CARD_FILE, model_card
-from molkv_export.plan import make_plan
-from molkv_export.quantize import ExpertPrecision
-from molkv_export.reference import ReferenceSession
-from molkv_export.verify import verify
 
 __all__ = ["BACKENDS", "EXPERT_PRECISIONS", "ExportConfig", "ExportProgress", "export"]
 
@@ -138,9 +138,7 @@ def export(
 class _Export:
     """One export: the passes share the open checkpoint and the temporary folder."""
 
-    def __init__(
-        self, config: ExportConfig, on_progress: Callable[[ExportProgress], None]
-    ) -> None:
+    def __init__(self, config: ExportConfig, on_progress: Callable[[ExportProgress], None]) -> None:
         self.config = config
         self.on_progress = on_progress
         self.checkpoint = Checkpoint(config.checkpoint)
@@ -240,9 +238,7 @@ class _Export:
             },
             tokenizer=tokenizer,
             golden=GOLDEN_FILE,
-            files=[
-                FileEntry(file.name, file.stat().st_size, file_sha256(file)) for file in files
-            ],
+            files=[FileEntry(file.name, file.stat().st_size, file_sha256(file)) for file in files],
         )
 
     def _check_target(self) -> None:

@@ -5,17 +5,17 @@ It is what the backends compile, and the reference that their logits are compare
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from molkv_model.checkpoint import Checkpoint
-from molkv_model.config import ModelConfig
-from molkv_model.modeling import LanguageModel, rotary_table, rotate
 from torch import Tensor, nn
 
 from molkv_export.expert_attention import expert_attention
+from molkv_model.checkpoint import Checkpoint
+from molkv_model.config import ModelConfig
+from molkv_model.modeling import LanguageModel, rotary_table, rotate
 
 __all__ = ["DenseGraph", "ExpertPlanes", "is_expert_table_tensor"]
 
@@ -49,10 +49,14 @@ class DenseGraph(nn.Module):
 
     Args:
         model: a float32 language model; shared weights are not copied.
+        attention: the op, which exporters keep as one node, or its definition, which runs faster.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(
+        self, model: LanguageModel, attention: Callable[..., Tensor] = expert_attention
+    ) -> None:
         super().__init__()
+        self._attention = attention
         self.config = model.config
         self.model = model
         shape = (
@@ -73,14 +77,16 @@ class DenseGraph(nn.Module):
     sine: Tensor
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> DenseGraph:
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, attention: Callable[..., Tensor] = expert_attention
+    ) -> DenseGraph:
         """Load the dense weights; the expert networks are not read."""
         with torch.device("meta"):
             model = LanguageModel(checkpoint.config)
         names = [name for name in checkpoint.names if not is_expert_table_tensor(name)]
         tensors = {name: checkpoint.tensor(name) for name in names}
         model.load_state_dict(tensors, assign=True, strict=False)
-        return cls(model).eval()
+        return cls(model, attention).eval()
 
     def forward(
         self,
@@ -119,9 +125,9 @@ class DenseGraph(nn.Module):
         def heads(projected: Tensor) -> Tensor:
             return projected.unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
 
-        self.key_cache[number, :, position:stop] = rotate(
-            heads(attention.k_proj(x)), cosine, sine
-        )[0]
+        self.key_cache[number, :, position:stop] = rotate(heads(attention.k_proj(x)), cosine, sine)[
+            0
+        ]
         self.value_cache[number, :, position:stop] = heads(attention.v_proj(x))[0]
         seen = torch.arange(stop) <= torch.arange(position, stop)[:, None]
         mixed = F.scaled_dot_product_attention(
@@ -147,6 +153,6 @@ class DenseGraph(nn.Module):
             keys = torch.eye(count, dtype=planes.values.dtype).expand(len(planes.values), -1, -1)
             key_scales = None
             bias = x.new_zeros(1, count, 1)
-        return expert_attention(
+        return self._attention(
             query, keys, key_scales, planes.values, planes.value_scales, bias, start
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Comparison", "Estimate", "compare_logits", "log_softmax", "merge"]
+__all__ = ["Comparison", "Divergence", "Estimate", "compare_logits", "log_softmax"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,27 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """Of each position: KL(reference || ours) in nats, and whether the best token is the same."""
+
+    nats: NDArray[np.float64]
+    same_top1: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Of two models over the same positions: KL divergence in nats, share of equal top-1."""
+    """Of two models over the same positions."""
 
     kl_divergence: Estimate
     same_top1: Estimate
+
+    @classmethod
+    def of(cls, parts: Sequence[Divergence]) -> Comparison:
+        """The comparison over several sequences."""
+        return cls(
+            Estimate.of(np.concatenate([part.nats for part in parts])),
+            Estimate.of(np.concatenate([part.same_top1 for part in parts])),
+        )
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -50,19 +66,9 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return wide
 
 
-def compare_logits(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Comparison:
-    """Compare logits [T, V] with a reference's: KL(reference || ours) and the same best token."""
-    return merge([(logits, reference)])
-
-
-def merge(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Comparison:
-    """The comparison over several sequences' (logits, reference) pairs."""
-    divergences, agreements = [], []
-    for logits, reference in pairs:
-        expected = log_softmax(reference)
-        divergences.append((np.exp(expected) * (expected - log_softmax(logits))).sum(axis=-1))
-        agreements.append(logits.argmax(axis=-1) == reference.argmax(axis=-1))
-    return Comparison(
-        Estimate.of(np.concatenate(divergences)),
-        Estimate.of(np.concatenate(agreements).astype(np.float64)),
-    )
+def compare_logits(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Divergence:
+    """Compare logits [T, V] with a reference's."""
+    expected = log_softmax(reference)
+    nats = (np.exp(expected) * (expected - log_softmax(logits))).sum(axis=-1)
+    same = logits.argmax(axis=-1) == reference.argmax(axis=-1)
+    return Divergence(nats, same.astype(np.float64))

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from molkv_model.checkpoint import Checkpoint
-from molkv_model.config import ModelConfig
-from molkv_runtime.blob_header import BlobHeader
-from molkv_runtime.errors import MolkvError
-from molkv_runtime.row_geometry import DataType, RowGeometry
-from molkv_runtime.row_layout import LayerRows, RowLayout
 from numpy.typing import NDArray
 
 from molkv_export.blob_writer import BlobWriter
 from molkv_export.errors import ExportError
 from molkv_export.quantize import ExpertPrecision, quantize
 from molkv_export.reparameterize import ExpertTable, LayerExperts
+from molkv_model.checkpoint import Checkpoint
+from molkv_model.config import ModelConfig
+from molkv_runtime.blob_header import BlobHeader
+from molkv_runtime.errors import MolkvError
+from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.row_layout import LayerRows, RowLayout
 
 __all__ = ["SLICE_ROWS", "pack_slice", "row_geometry", "slice_starts", "write_expert_blob"]
 

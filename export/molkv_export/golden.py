@@ -6,6 +6,10 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from molkv_export.reference import ReferenceSession
 from molkv_model.config import ModelConfig
 from molkv_runtime.blob import Blob
 from molkv_runtime.golden import (
@@ -19,10 +23,6 @@ from molkv_runtime.golden import (
 from molkv_runtime.random_generator import SplitMix64
 from molkv_runtime.row_layout import LayerRows
 from molkv_runtime.sampler import Sampler, SamplingConfig
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
-
-from molkv_export.reference import ReferenceSession
 
 __all__ = [
     "GREEDY_TOKENS",

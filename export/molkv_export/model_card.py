@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from molkv_runtime.manifest import Manifest
-
 from molkv_export.plan import ExportPlan
+from molkv_runtime.manifest import Manifest
 
 __all__ = ["CARD_FILE", "model_card"]
 

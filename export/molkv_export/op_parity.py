@@ -10,10 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from molkv_runtime.bundle import Bundle
-from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
-from molkv_runtime.row_geometry import DataType, RowGeometry
-from molkv_runtime.row_layout import LayerRows
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -24,7 +20,11 @@ from molkv_export.backends.onnx.expert_attention_function import (
     expert_attention_function,
 )
 from molkv_export.backends.onnx.graph_builder import NAMESPACE_MOLKV, OPSET
-from molkv_export.expert_attention import expert_attention as torch_expert_attention
+from molkv_export.expert_attention import reference_expert_attention
+from molkv_runtime.bundle import Bundle
+from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
+from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.row_layout import LayerRows
 
 __all__ = ["OP_TOLERANCE", "OpCase", "OpParity", "make_case", "op_parity", "run_function"]
 
@@ -156,10 +156,8 @@ def _numpy(case: OpCase) -> NDArray[np.float32]:
 
 
 def _torch(case: OpCase) -> NDArray[np.float32]:
-    tensors = [
-        None if value is None else torch.from_numpy(value) for value in case.feeds.values()
-    ]
-    result: NDArray[np.float32] = torch_expert_attention(*tensors).numpy()
+    tensors = [None if value is None else torch.from_numpy(value) for value in case.feeds.values()]
+    result: NDArray[np.float32] = reference_expert_attention(*tensors).numpy()
     return result
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from molkv_model.checkpoint import Checkpoint
-from molkv_model.config import ModelConfig
-from molkv_runtime.row_layout import RowLayout
-
 from molkv_export.dense_graph import is_expert_table_tensor
 from molkv_export.expert_blob import SLICE_ROWS, row_geometry
 from molkv_export.quantize import ExpertPrecision
+from molkv_model.checkpoint import Checkpoint
+from molkv_model.config import ModelConfig
+from molkv_runtime.row_layout import RowLayout
 
 __all__ = ["ExportPlan", "make_plan"]
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from molkv_runtime.errors import MolkvError
 from numpy.typing import NDArray
+
+from molkv_runtime.errors import MolkvError
 
 __all__ = ["ExpertPrecision", "Quantized", "quantize"]
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from molkv_model.checkpoint import Checkpoint
-from molkv_runtime.blob import Blob
-from molkv_runtime.row_layout import LayerRows
 from numpy.typing import NDArray
 
 from molkv_export.dense_graph import DenseGraph, ExpertPlanes
+from molkv_export.expert_attention import reference_expert_attention
+from molkv_model.checkpoint import Checkpoint
+from molkv_runtime.blob import Blob
+from molkv_runtime.row_layout import LayerRows
 
 __all__ = ["ReferenceSession"]
 
@@ -25,7 +26,7 @@ class ReferenceSession:
     """
 
     def __init__(self, checkpoint: Checkpoint, blob: Blob | None) -> None:
-        self._graph = DenseGraph.from_checkpoint(checkpoint)
+        self._graph = DenseGraph.from_checkpoint(checkpoint, reference_expert_attention)
         self._window_size = checkpoint.config.expert_window
         self._blob = blob
         self._ids: list[int] = []
@@ -52,9 +53,7 @@ class ReferenceSession:
         if self._blob is None:
             return []
         batch = self._blob.read(self._ids[-(self._window_size - 1 + new_tokens) :])
-        return [
-            _planes(layer, batch.index) for layer in self._blob.layout.sections(batch.rows)
-        ]
+        return [_planes(layer, batch.index) for layer in self._blob.layout.sections(batch.rows)]
 
 
 def _planes(layer: LayerRows, index: NDArray[np.int64]) -> ExpertPlanes:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.experts import LookupExperts
-from numpy.typing import NDArray
 
 __all__ = ["ExpertTable", "LayerExperts"]
 

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
+
+from molkv_export.divergence import Comparison, compare_logits
+from molkv_export.expert_blob import pack_slice, slice_starts
+from molkv_export.golden import dequantized_digest, golden_logits, row_digest
+from molkv_export.op_parity import OP_TOLERANCE, op_parity
+from molkv_export.reference import ReferenceSession
+from molkv_export.reparameterize import ExpertTable
 from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.blob import Blob
 from molkv_runtime.bundle import Bundle
@@ -16,14 +24,6 @@ from molkv_runtime.golden import Golden, GoldenCase
 from molkv_runtime.manifest import MANIFEST_FILE, ParityEntry, RungEntry, write_json
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
-from numpy.typing import NDArray
-
-from molkv_export.divergence import compare_logits
-from molkv_export.expert_blob import pack_slice, slice_starts
-from molkv_export.golden import dequantized_digest, golden_logits, row_digest
-from molkv_export.op_parity import OP_TOLERANCE, op_parity
-from molkv_export.reference import ReferenceSession
-from molkv_export.reparameterize import ExpertTable
 
 __all__ = ["verify"]
 
@@ -105,7 +105,9 @@ class _Ladder:
         yield _at_most("1 row bytes: golden = reader", changed, 0, f"{len(pairs)} rows")
         if self.checkpoint is not None:
             yield self._recomputed_rows(blob, self.checkpoint)
-        changed = sum(dequantized_digest(blob, data) != row.dequantized_sha256 for row, data in pairs)
+        changed = sum(
+            dequantized_digest(blob, data) != row.dequantized_sha256 for row, data in pairs
+        )
         yield _at_most("2 dequantized rows: golden = reader", changed, 0, f"{len(pairs)} rows")
 
     def _recomputed_rows(self, blob: Blob, checkpoint: Checkpoint) -> RungEntry:
@@ -166,7 +168,7 @@ class _Ladder:
             theirs.append(reference.run(ids))
             ours.append(self.session.logits(ids))
         got, wanted = np.concatenate(ours), np.concatenate(theirs)
-        comparison = compare_logits(got, wanted)
+        comparison = Comparison.of([compare_logits(got, wanted)])
         limit, detail = self.golden.logits_tolerance, f"{len(got)} positions"
         yield _at_most("5 logits: max-abs to torch", _distance(got, wanted), limit, detail)
         yield _at_most("5 logits: KL divergence", comparison.kl_divergence.mean, _KL_LIMIT, "nats")

@@ -1,8 +1,8 @@
 """Checkpoints: a folder in Hugging Face layout, read strictly and never through pickle.
 
-    config.json                         ModelConfig, model_type "molkv"
-    model.safetensors                   or model-00001-of-0000N.safetensors with an index
-    tokenizer.json                      optional: without one, ids go in and ids come out
+config.json                         ModelConfig, model_type "molkv"
+model.safetensors                   or model-00001-of-0000N.safetensors with an index
+tokenizer.json                      optional: without one, ids go in and ids come out
 """
 
 from __future__ import annotations

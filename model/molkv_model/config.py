@@ -160,7 +160,9 @@ class ModelConfig:
         for name, value in expected.items():
             given = getattr(self, name)
             if value is None and given <= 0:
-                raise ConfigError(f"{name} is {given}", fix=f"{self.architecture} needs it positive")
+                raise ConfigError(
+                    f"{name} is {given}", fix=f"{self.architecture} needs it positive"
+                )
             if value is not None and given != value:
                 raise ConfigError(
                     f"{name} is {given}, but architecture is {self.architecture}",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from molkv_model.config import ModelConfig
 from molkv_model.experts import LookupExperts
 
-__all__ = ["Layer", "LanguageModel", "rotary_table"]
+__all__ = ["LanguageModel", "Layer", "rotary_table"]
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(config.num_attention_heads * head, hidden, bias=False)
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """x [B, T, d] -> [B, T, d]."""
+        """X [B, T, d] -> [B, T, d]."""
 
         def heads(projected: Tensor) -> Tensor:
             return projected.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
@@ -72,7 +72,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(width, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, d] -> [B, T, d]."""
+        """X [B, T, d] -> [B, T, d]."""
         up = self.up_proj(x)
         inner = F.gelu(up) if self.gate_proj is None else F.silu(self.gate_proj(x)) * up
         output: Tensor = self.down_proj(inner)
@@ -93,7 +93,7 @@ class Layer(nn.Module):
     def forward(
         self, h: Tensor, embeddings: Tensor, token_index: Tensor, cosine: Tensor, sine: Tensor
     ) -> Tensor:
-        """h [B, T, d] -> [B, T, d]; `embeddings` and `token_index` as in `LookupExperts`."""
+        """H [B, T, d] -> [B, T, d]; `embeddings` and `token_index` as in `LookupExperts`."""
         h = h + self.self_attn(self.input_layernorm(h), cosine, sine)
         x = self.post_attention_layernorm(h)
         y = h + self.mlp(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,9 @@ class Bundle:
         """
         model, precision = self.manifest.model, self.manifest.quantization.experts
         if precision is None:
-            raise BundleError(f"{self.path}: the model has no experts")
+            raise BundleError(
+                f"{self.path}: the model has no experts", fix="open a MoLE or MoLKV bundle"
+            )
         return RowGeometry.of(
             layers=model.num_hidden_layers,
             experts=model.num_experts,
@@ -156,11 +159,14 @@ class Bundle:
         )
 
     def _check_blob(self, blob: Blob, file: Path) -> None:
-        facts = [
+        geometry = self.row_geometry()
+        facts: list[tuple[str, object, object]] = [
             ("identity", blob.identity.hex(), self.manifest.identity),
             ("vocabulary_size", blob.vocabulary_size, self.manifest.model.vocab_size),
-            ("geometry", blob.header.geometry, self.row_geometry()),
         ]
+        for field in dataclasses.fields(RowGeometry):
+            pair = (getattr(blob.header.geometry, field.name), getattr(geometry, field.name))
+            facts.append((field.name, *pair))
         for name, actual, expected in facts:
             if actual != expected:
                 raise BundleError(

@@ -160,8 +160,11 @@ def read_manifest(folder: Path) -> Manifest:
     except msgspec.MsgspecError as error:
         raise BundleError(f"{file}: {error}", fix="export again with this version") from None
     for entry in manifest.files:
-        if Path(entry.name).name != entry.name:
-            raise BundleError(f"{file}: file name {entry.name!r} is not a bare name")
+        if Path(entry.name).name != entry.name or entry.name in ("", ".."):
+            raise BundleError(
+                f"{file}: file name {entry.name!r} is not a bare name",
+                fix="a bundle names files of its own folder only; export again",
+            )
     listed = {entry.name for entry in manifest.files}
     named = [*manifest.experts, manifest.golden]
     named += [backend.graph for backend in manifest.backends.values()]

@@ -66,9 +66,7 @@ class Session:
         self.context = self.model.max_position_embeddings
         self.chunk = min(chunk, self.context)
         self.tokenizer = bundle.load_tokenizer()
-        self._graph = OnnxGraph(
-            bundle.graph_file(backend), self.model, bundle.manifest.identity, threads=threads
-        )
+        self._graph = OnnxGraph(bundle.graph_file(backend), bundle.manifest, threads=threads)
         self._blob = bundle.open_experts()
         self._window: ExpertWindow | None = None
         if self._blob is not None:
@@ -195,7 +193,9 @@ class Session:
     ) -> Iterator[Token]:
         """Continue a prompt, token by token.
 
-        Ends after `max_new_tokens`, before a stop id, or when the context is full.
+        Ends after `max_new_tokens`, before a stop id, or when the context is full. The last token
+        that it yields is not part of the sequence yet: to go on with `reset=False`, start the next
+        prompt with it.
 
         Args:
             prompt: text, or token ids.
@@ -217,11 +217,11 @@ class Session:
         began = time.perf_counter()
         if reset:
             self._start_sequence()
-        ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = self._checked(self.encode(prompt) if isinstance(prompt, str) else prompt)
         stops = self._stop_ids() if stop_ids is None else set(stop_ids)
         sampler = Sampler(sampling or SamplingConfig())
         stream = (
-            TextStream(self.tokenizer, prompt_ids=ids, skip_special_tokens=True)
+            TextStream(self.tokenizer, prompt_ids=ids.tolist(), skip_special_tokens=True)
             if self.tokenizer is not None
             else None
         )
@@ -251,11 +251,19 @@ class Session:
         return set() if found is None else {found}
 
     def _checked(self, token_ids: ArrayLike) -> NDArray[np.int64]:
-        ids = np.asarray(token_ids)
+        try:
+            ids = np.asarray(token_ids)
+        except ValueError as error:
+            raise TokenIdError(
+                f"token ids are not a list of integers: {error}", fix="pass a flat list"
+            ) from None
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             if ids.size == 0:
                 raise _nothing_to_run()
-            raise TokenIdError(f"token ids are {ids.dtype} {list(ids.shape)}, expected integers")
+            raise TokenIdError(
+                f"token ids are {ids.dtype} {list(ids.shape)}, expected a list of integers",
+                fix="pass the tokenizer's ids unchanged",
+            )
         if ids.size == 0:
             raise _nothing_to_run()
         room = self.context - self._position
@@ -289,9 +297,7 @@ class Session:
         )
         return logits
 
-    def _run(
-        self, ids: NDArray[np.int64], logits_index: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _run(self, ids: NDArray[np.int64], logits_index: NDArray[np.int64]) -> NDArray[np.float32]:
         if self._blob is not None and self._window is not None:
             began = time.perf_counter()
             batch = self._blob.read(ids)

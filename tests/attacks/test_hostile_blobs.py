@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.attacks.blob_files import PAGE, ROW_ERROR, ROWS, Attack, attacks, edited, valid_bytes
 
 from molkv_runtime.blob import Blob
 from molkv_runtime.errors import BlobFormatError, MolkvError, RowCorruptError
+from tests.attacks.blob_files import PAGE, ROW_ERROR, ROWS, Attack, attacks, edited, valid_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,12 +11,12 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.attacks.blob_files import FIELDS
-from tests.format.strategies import IDENTITY, SMALL, geometries
 
 from molkv_runtime.blob_header import HEADER_SIZE, BlobHeader
 from molkv_runtime.errors import BlobFormatError
 from molkv_runtime.row_layout import DataType, RowGeometry, crc32c
+from tests.attacks.blob_files import FIELDS
+from tests.format.strategies import IDENTITY, SMALL, geometries
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "blob-header.schema.json"
 

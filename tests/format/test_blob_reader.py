@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.attacks.blob_files import edited
-from tests.format.strategies import IDENTITY, SMALL, geometries, random_rows, write_shards
 
 from molkv_runtime.blob import Blob, ReadStats
 from molkv_runtime.errors import BlobFormatError, MolkvError, RowCorruptError, TokenIdError
+from tests.attacks.blob_files import edited
+from tests.format.strategies import IDENTITY, SMALL, geometries, random_rows, write_shards
 
 if TYPE_CHECKING:
     from molkv_runtime.row_layout import RowGeometry

@@ -11,12 +11,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.format.strategies import IDENTITY, SMALL, random_rows
 
 from molkv_export.blob_writer import BlobWriter, blob_file_name, shard_ranges
 from molkv_runtime.blob import Blob
 from molkv_runtime.blob_header import BlobHeader
 from molkv_runtime.errors import BlobFormatError, MolkvError
+from tests.format.strategies import IDENTITY, SMALL, random_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

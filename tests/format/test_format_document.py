@@ -8,12 +8,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from tests.attacks.blob_files import FIELDS
 
 from molkv_runtime.blob import Blob
 from molkv_runtime.blob_header import MAXIMUM_DATA_OFFSET, MAXIMUM_ROWS, MAXIMUM_SHARDS
 from molkv_runtime.row_geometry import LIMITS
 from molkv_runtime.row_layout import MAXIMUM_STRIDE
+from tests.attacks.blob_files import FIELDS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.format.strategies import SMALL, geometries, random_layers, random_rows
 
 from molkv_runtime.errors import BlobFormatError
 from molkv_runtime.row_layout import DataType, LayerRows, RowGeometry, RowLayout, crc32c
+from tests.format.strategies import SMALL, geometries, random_layers, random_rows
 
 NAMES = ("keys", "values", "key_scales", "value_scales")
 

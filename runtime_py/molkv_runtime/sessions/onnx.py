@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from molkv_runtime.errors import BundleError
-from molkv_runtime.manifest import ModelEntry
+from molkv_runtime.manifest import Manifest
 from molkv_runtime.window import ExpertWindow
 
 __all__ = ["OnnxGraph"]
@@ -21,27 +24,34 @@ BACKEND = "onnx"
 
 
 @dataclass(frozen=True)
-class _Binding:
-    """Inputs and outputs of one step shape; its arrays are overwritten in place."""
+class _Buffers:
+    """What a step of one shape reads and writes; overwritten in place by every such step."""
 
-    io_binding: Any
     input_ids: NDArray[np.int64]
     position: NDArray[np.int64]
     logits_index: NDArray[np.int64]
     logits: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, tokens: int, logits_rows: int, vocabulary_size: int) -> _Buffers:
+        return cls(
+            input_ids=np.zeros((1, tokens), np.int64),
+            position=np.zeros(1, np.int64),
+            logits_index=np.zeros(logits_rows, np.int64),
+            logits=np.zeros((1, logits_rows, vocabulary_size), np.float32),
+        )
 
 
 class OnnxGraph:
     """A loaded ``dense.onnx`` with its self-attention cache.
 
     The cache is allocated once for the whole context and given to the graph as past and present
-    both, so that a step appends to it in place. Bindings of single steps are kept: the window
-    slides through at most 2·W places, so each is made once.
+    both, so that a step appends to it in place. Bindings of single steps are kept, one for each
+    place that the window slides through, and share their buffers.
 
     Args:
         file: ``dense.onnx``; its data file lies beside it.
-        model: the manifest's model entry.
-        identity: the manifest's; the graph must carry the same.
+        manifest: the bundle's; the graph must carry the same identity, model and precision.
         threads: of the engine; None uses all cores this process may run on.
 
     Raises:
@@ -49,16 +59,11 @@ class OnnxGraph:
     """
 
     def __init__(
-        self, file: Path, model: ModelEntry, identity: str, *, threads: int | None = None
+        self, file: Path, manifest: Manifest, *, threads: int | None = None
     ) -> None:
-        self.model = model
+        self.model = model = manifest.model
         self._session = _load(file, threads or _available_cores())
-        found = self._session.get_modelmeta().custom_metadata_map.get("molkv.identity")
-        if found != identity:
-            raise BundleError(
-                f"{file}: identity is {found}, the manifest says {identity}",
-                fix="graph and manifest must come from one export",
-            )
+        _check_metadata(file, self._session.get_modelmeta().custom_metadata_map, manifest)
         shape = (1, model.num_key_value_heads, model.max_position_embeddings, model.head_dim)
         self._cache = {
             f"{kind}.{layer}": _tensor(np.zeros(shape, np.float32))
@@ -66,7 +71,8 @@ class OnnxGraph:
             for kind in ("key", "value")
         }
         self._start = _tensor(np.zeros(1, np.int64))
-        self._decode_bindings: dict[tuple[int, int], _Binding] = {}
+        self._decode_buffers = _Buffers.of(1, 1, model.vocab_size)
+        self._decode_bindings: dict[tuple[int, int], Any] = {}
 
     def run(
         self,
@@ -86,33 +92,26 @@ class OnnxGraph:
         Returns:
             float32 [R, V]; overwritten by a later step of the same shape.
         """
-        binding = self._binding(len(token_ids), len(logits_index), window)
-        binding.input_ids[0] = token_ids
-        binding.position[0] = position
-        binding.logits_index[:] = logits_index
-        self._session.run_with_iobinding(binding.io_binding)
-        return binding.logits[0]
+        if len(token_ids) == len(logits_index) == 1:
+            buffers = self._decode_buffers
+            place = (0, 0) if window is None else window.bounds
+            binding = self._decode_bindings.get(place)
+            if binding is None:
+                binding = self._decode_bindings[place] = self._bind(buffers, window)
+        else:
+            buffers = _Buffers.of(len(token_ids), len(logits_index), self.model.vocab_size)
+            binding = self._bind(buffers, window)
+        buffers.input_ids[0] = token_ids
+        buffers.position[0] = position
+        buffers.logits_index[:] = logits_index
+        self._session.run_with_iobinding(binding)
+        return buffers.logits[0]
 
-    def _binding(self, tokens: int, logits_rows: int, window: ExpertWindow | None) -> _Binding:
-        if tokens != 1 or logits_rows != 1:
-            return self._bind(tokens, logits_rows, window)
-        place = (0, 0) if window is None else window.bounds
-        if place not in self._decode_bindings:
-            self._decode_bindings[place] = self._bind(tokens, logits_rows, window)
-        return self._decode_bindings[place]
-
-    def _bind(self, tokens: int, logits_rows: int, window: ExpertWindow | None) -> _Binding:
-        binding = _Binding(
-            io_binding=self._session.io_binding(),
-            input_ids=np.zeros((1, tokens), np.int64),
-            position=np.zeros(1, np.int64),
-            logits_index=np.zeros(logits_rows, np.int64),
-            logits=np.zeros((1, logits_rows, self.model.vocab_size), np.float32),
-        )
-        io_binding = binding.io_binding
+    def _bind(self, buffers: _Buffers, window: ExpertWindow | None) -> Any:
+        io_binding = self._session.io_binding()
         for name in ("input_ids", "position", "logits_index"):
-            io_binding.bind_ortvalue_input(name, _tensor(getattr(binding, name)))
-        io_binding.bind_ortvalue_output("logits", _tensor(binding.logits))
+            io_binding.bind_ortvalue_input(name, _tensor(getattr(buffers, name)))
+        io_binding.bind_ortvalue_output("logits", _tensor(buffers.logits))
         for name, cache in self._cache.items():
             io_binding.bind_ortvalue_input(f"past_{name}", cache)
             io_binding.bind_ortvalue_output(f"present_{name}", cache)
@@ -123,7 +122,27 @@ class OnnxGraph:
                     plane = getattr(rows, kind)
                     if plane is not None:
                         io_binding.bind_ortvalue_input(f"expert_{kind}.{layer}", _tensor(plane))
-        return binding
+        return io_binding
+
+
+def _check_metadata(file: Path, metadata: Mapping[str, str], manifest: Manifest) -> None:
+    """The graph states what it was lowered from; a manifest that says otherwise is not its own."""
+    try:
+        config = json.loads(metadata.get("molkv.config", "{}"))
+    except ValueError:
+        config = {}
+    facts = {
+        "identity": (metadata.get("molkv.identity"), manifest.identity),
+        "experts": (metadata.get("molkv.experts"), manifest.quantization.experts or "none"),
+    }
+    for name, value in msgspec.to_builtins(manifest.model).items():
+        facts[name] = (config.get(name), value)
+    for name, (found, expected) in facts.items():
+        if found != expected:
+            raise BundleError(
+                f"{file}: {name} is {found}, the manifest says {expected}",
+                fix="graph and manifest must come from one export",
+            )
 
 
 def _available_cores() -> int:
@@ -144,9 +163,7 @@ def _load(file: Path, threads: int) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - the library's errors share no other base
         raise BundleError(
             f"{file}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}",

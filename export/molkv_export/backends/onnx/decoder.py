@@ -12,9 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from molkv_model.checkpoint import Checkpoint
-from molkv_model.config import ModelConfig
-from molkv_model.modeling import rotary_table
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -30,6 +27,9 @@ from molkv_export.backends.onnx.graph_builder import (
 )
 from molkv_export.errors import ExportError
 from molkv_export.quantize import ExpertPrecision
+from molkv_model.checkpoint import Checkpoint
+from molkv_model.config import ModelConfig
+from molkv_model.modeling import rotary_table
 
 __all__ = ["MODEL_FILE", "REQUIRED_OPERATORS", "write_dense_graph"]
 

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["GraphBuilder", "NAMESPACE_MICROSOFT", "NAMESPACE_MOLKV", "OPSET"]
+__all__ = ["NAMESPACE_MICROSOFT", "NAMESPACE_MOLKV", "OPSET", "GraphBuilder"]
 
 OPSET = 23
 NAMESPACE_MICROSOFT = "com.microsoft"

@@ -1,0 +1,104 @@
+"""`molkv export`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from molkv_export.cli.console import error_console, facts_table, print_json, progress_bar, size
+from molkv_export.cli.options import ExpertsOption, ForceOption, JsonOption, TokenizerOption
+from molkv_export.cli.verify import print_verdict, verdict_json
+
+if TYPE_CHECKING:
+    from molkv_export.bundle import ExportProgress
+    from molkv_export.plan import ExportPlan
+
+__all__ = ["export", "plan_table", "report_passes"]
+
+
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A folder in Hugging Face layout.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle folder to make.")],
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="onnx; repeatable.", show_default="onnx"),
+    ] = None,
+    experts: ExpertsOption = "int8",
+    tokenizer: TokenizerOption = None,
+    force: ForceOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a checkpoint into a bundle: dense graph, expert blob, golden cases, verdict.
+
+    Example: molkv export checkpoint --out bundle --backend onnx --experts int8
+    """
+    from molkv_export.bundle import ExportConfig
+    from molkv_export.bundle import export as run_export
+    from molkv_export.plan import make_plan
+    from molkv_model.checkpoint import Checkpoint
+
+    backends = tuple(backend or ["onnx"])
+    ExportConfig(checkpoint, out, backends, experts, tokenizer, force)
+    plan = make_plan(Checkpoint(checkpoint), experts)
+    if dry_run:
+        if as_json:
+            print_json({"out": str(out), **dataclasses.asdict(plan)})
+        else:
+            error_console().print(plan_table(plan))
+        return
+    with progress_bar() as bar:
+        bundle = run_export(
+            checkpoint,
+            out,
+            backends,
+            experts,
+            tokenizer=tokenizer,
+            force=force,
+            on_progress=report_passes(bar),
+        )
+    parity = bundle.manifest.parity
+    assert parity is not None  # noqa: S101 - export always verifies; for the type checker
+    if as_json:
+        files = {entry.name: entry.bytes for entry in bundle.manifest.files}
+        print_json({"out": str(out), "files": files, **verdict_json(parity)})
+    else:
+        error_console().print(plan_table(plan, title=f"Exported {out}"))
+        print_verdict(parity)
+    if not parity.passed:
+        raise typer.Exit(1)
+
+
+def plan_table(plan: ExportPlan, title: str = "Plan") -> Table:
+    """The plan as a table."""
+    facts = {name: size(count) for name, count in plan.files.items()}
+    facts |= {
+        "dense parameters": f"{plan.dense_parameters:,}",
+        "values in the expert table": f"{plan.expert_parameters:,}",
+        "read for each new token": f"{plan.bytes_per_token:,} bytes, one row",
+        "full expert window in RAM": size(plan.window_bytes),
+        "export needs, about": size(plan.peak_memory_bytes),
+    }
+    return facts_table(title, facts)
+
+
+def report_passes(bar: Progress) -> Callable[[ExportProgress], None]:
+    """A callback that shows one task for each pass of an export."""
+    tasks: dict[str, TaskID] = {}
+
+    def report(progress: ExportProgress) -> None:
+        if progress.name not in tasks:
+            for task in tasks.values():
+                bar.update(task, completed=bar.tasks[task].total)
+            tasks[progress.name] = bar.add_task(progress.name, total=progress.total)
+        bar.update(tasks[progress.name], completed=progress.done)
+
+    return report

@@ -1,0 +1,88 @@
+"""`molkv verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from molkv_export.cli.console import error_console, print_json
+from molkv_export.cli.options import BundleArgument, JsonOption
+from molkv_runtime.bundle import Bundle
+from molkv_runtime.manifest import ParityEntry
+
+__all__ = ["print_verdict", "verdict_json", "verify"]
+
+
+def verify(
+    bundle: BundleArgument,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The bundle's checkpoint: rows are computed anew, logits compared with torch.",
+        ),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option(help="Write the verdict into the bundle's manifest.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Climb the parity ladder: does the bundle compute what torch computed? Exit code 1 is no.
+
+    Example: molkv verify bundle --checkpoint checkpoint
+    """
+    from molkv_export.verify import verify as run_verify
+    from molkv_model.checkpoint import Checkpoint
+
+    opened = Bundle.open(bundle)
+    source = None if checkpoint is None else Checkpoint(checkpoint)
+    with error_console().status("climbing the parity ladder") as status:
+        verdict = run_verify(
+            opened,
+            checkpoint=source,
+            record=record,
+            on_rung=lambda rung: status.update(f"done: {rung.name}"),
+        )
+    if as_json:
+        print_json(verdict_json(verdict))
+    else:
+        print_verdict(verdict)
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+def print_verdict(verdict: ParityEntry) -> None:
+    """The rungs as a table, and the verdict."""
+    table = Table(title="Parity", title_justify="left", title_style="bold")
+    for column in ("rung", "figure", "limit", "", "over"):
+        table.add_column(column, justify="right" if column in ("figure", "limit") else "left")
+    for rung in verdict.rungs:
+        mark = "[green]pass[/]" if rung.passed else "[bold red]FAIL[/]"
+        relation = ">=" if rung.at_least else "<="
+        table.add_row(
+            rung.name, f"{rung.figure:.3g}", f"{relation} {rung.limit:.3g}", mark, rung.detail
+        )
+    console = error_console()
+    console.print(table)
+    console.print(
+        "[bold green]parity: passed[/]" if verdict.passed else "[bold red]parity: FAILED[/]"
+    )
+
+
+def verdict_json(verdict: ParityEntry) -> dict[str, Any]:
+    """`passed` and `rungs`, as ``--json`` prints them."""
+    rungs = [
+        {
+            "name": rung.name,
+            "passed": rung.passed,
+            "figure": rung.figure,
+            "limit": rung.limit,
+            "at_least": rung.at_least,
+            "detail": rung.detail,
+        }
+        for rung in verdict.rungs
+    ]
+    return {"passed": verdict.passed, "rungs": rungs}
