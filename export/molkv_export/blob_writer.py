@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from molkv_export.errors import ExportError
 from molkv_runtime.errors import BlobFormatError, MolkvError
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ class BlobWriter:
         Raises:
             BlobFormatError: the rows have another shape or type, are out of order, are more than
                 the header states, or carry a wrong checksum.
-            MolkvError: the storage is full, or the writer is not inside its `with` block.
+            ExportError: the storage is full.
+            MolkvError: the writer is not inside its `with` block.
         """
         if self._descriptor < 0:
             raise MolkvError(f"{self.path}: write outside of the `with` block", fix="use `with`")
@@ -134,7 +136,7 @@ class BlobWriter:
         try:
             self._descriptor = os.open(self._temporary, flags, 0o666)
         except OSError as error:
-            raise MolkvError(
+            raise ExportError(
                 f"{self.path}: cannot create a file beside it: {error.strerror}",
                 fix="check that the folder exists and is writable",
             ) from error
@@ -196,14 +198,14 @@ class BlobWriter:
                 raise self._storage_error(error) from error
             data = data[written:]
 
-    def _storage_error(self, error: OSError) -> MolkvError:
+    def _storage_error(self, error: OSError) -> ExportError:
         if error.errno in _NO_ROOM:
-            return MolkvError(
+            return ExportError(
                 f"{self.path}: no room for the expert blob, which needs "
                 f"{self.header.file_size} bytes: {error.strerror}",
                 fix="free that much in this folder's file system or write elsewhere",
             )
-        return MolkvError(
+        return ExportError(
             f"{self.path}: cannot be written: {error.strerror}", fix="check the storage"
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from molkv_export.errors import ExportError
 from molkv_export.expert_blob import write_expert_blob
 from molkv_export.golden import make_golden
 from molkv_export.model_card import CARD_FILE, model_card
+from molkv_export.output_folder import partial_folder, put_in_place, require_replaceable
 from molkv_export.plan import make_plan
 from molkv_export.quantize import ExpertPrecision
 from molkv_export.reference import ReferenceSession
@@ -151,21 +151,15 @@ class _Export:
 
     def execute(self) -> Bundle:
         out = self.config.out
-        folder = None
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-            folder.chmod(0o755)
-            self._write(folder)
-            self._put_in_place(folder)
+            with partial_folder(out) as folder:
+                self._write(folder)
+                put_in_place(folder, out)
         except OSError as error:
             raise ExportError(
                 f"{error.filename or out}: cannot be written: {error.strerror}",
                 fix="free space or choose another folder, then export again",
             ) from None
-        finally:
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
         return Bundle.open(out, verify_checksums=False)
 
     def _write(self, folder: Path) -> None:
@@ -187,14 +181,14 @@ class _Export:
         self._report("golden cases", 0, 1)
         files.append(folder / GOLDEN_FILE)
         self._write_golden(files[-1], blob_file)
-        manifest = self._manifest(identity, files)
-        files.append(folder / CARD_FILE)
+        manifest = self._manifest(identity, [_file_entry(file) for file in files])
+        card = folder / CARD_FILE
         plan = make_plan(self.checkpoint, self.config.experts)
-        files[-1].write_text(model_card(manifest, plan), encoding="utf-8")
-        manifest = self._manifest(identity, files)
+        card.write_text(model_card(manifest, plan), encoding="utf-8")
+        manifest = msgspec.structs.replace(manifest, files=[*manifest.files, _file_entry(card)])
         write_json(folder / MANIFEST_FILE, manifest)
         self._report("verify", 0, 1)
-        verify(Bundle.open(folder), checkpoint=self.checkpoint, record=True)
+        verify(Bundle.open(folder, verify_checksums=False), checkpoint=self.checkpoint, record=True)
         self._report("verify", 1, 1)
 
     def _write_blob(self, file: Path, identity: bytes) -> None:
@@ -218,7 +212,7 @@ class _Export:
             if blob is not None:
                 blob.close()
 
-    def _manifest(self, identity: bytes, files: Sequence[Path]) -> Manifest:
+    def _manifest(self, identity: bytes, files: list[FileEntry]) -> Manifest:
         config = self.checkpoint.config
         tokenizer = None
         if self.tokenizer is not None:
@@ -233,22 +227,19 @@ class _Export:
             ),
             experts=[blob_file_name()] if config.has_experts else [],
             backends={
-                backend: BackendEntry(onnx_backend.MODEL_FILE, onnx_backend.REQUIRED_OPERATORS)
+                backend: BackendEntry(
+                    onnx_backend.MODEL_FILE, onnx_backend.required_operators(config)
+                )
                 for backend in self.config.backends
             },
             tokenizer=tokenizer,
             golden=GOLDEN_FILE,
-            files=[FileEntry(file.name, file.stat().st_size, file_sha256(file)) for file in files],
+            files=files,
         )
 
     def _check_target(self) -> None:
         out = self.config.out
-        if out.exists() and not self.config.force:
-            raise ExportError(f"{out}: exists already", fix="pass --force to replace it")
-        if out.exists() and not (out / MANIFEST_FILE).is_file():
-            raise ExportError(
-                f"{out}: is not a bundle, so it will not be replaced", fix="choose another folder"
-            )
+        require_replaceable(out, force=self.config.force)
         parent = next(folder for folder in out.absolute().parents if folder.exists())
         needed = make_plan(self.checkpoint, self.config.experts).total_bytes
         if (free := shutil.disk_usage(parent).free) < needed:
@@ -257,22 +248,10 @@ class _Export:
                 fix="free space or choose another folder",
             )
 
-    def _put_in_place(self, folder: Path) -> None:
-        out = self.config.out
-        if not out.exists():
-            folder.rename(out)
-            return
-        # A folder cannot be renamed over another, so the old one steps aside for a moment.
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.replaced-", dir=out.parent))
-        out.rename(aside / "bundle")
-        try:
-            folder.rename(out)
-        except OSError:
-            (aside / "bundle").rename(out)
-            raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-
     def _report(self, name: str, done: int, total: int) -> None:
         logger.info("%s: %d of %d", name, done, total)
         self.on_progress(ExportProgress(name, done, total))
+
+
+def _file_entry(file: Path) -> FileEntry:
+    return FileEntry(file.name, file.stat().st_size, file_sha256(file))

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from molkv_export.expert_attention import expert_attention
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
-from molkv_model.modeling import LanguageModel, rotary_table, rotate
+from molkv_model.experts import LookupExperts
+from molkv_model.modeling import LanguageModel, Layer, SelfAttention, rotary_table, rotate
 
 __all__ = ["DenseGraph", "ExpertPlanes", "is_expert_table_tensor"]
 
@@ -45,7 +46,7 @@ class ExpertPlanes:
 
 
 class DenseGraph(nn.Module):
-    """One step of the model: T new tokens, the expert window as input, its own self-attention cache.
+    """One step of the model: T new tokens, a window of experts, a self-attention cache of its own.
 
     Args:
         model: a float32 language model; shared weights are not copied.
@@ -108,26 +109,28 @@ class DenseGraph(nn.Module):
         """
         h = self.model.model.embed_tokens(input_ids)
         for number, layer in enumerate(self.model.model.layers):
-            h = h + self._self_attention(number, layer.input_layernorm(h), position)
+            assert isinstance(layer, Layer)  # noqa: S101 - for the type checker
+            x = layer.input_layernorm(h)
+            h = h + self._self_attention(number, layer.self_attn, x, position)
             x = layer.post_attention_layernorm(h)
             y = h + layer.mlp(x)
             if layer.experts is not None:
-                y = y + self._experts(number, x[0], window[number], start)
+                y = y + self._experts(layer.experts, x[0], window[number], start)
             h = y
         return F.linear(self.model.model.norm(h), self.model.head_weight)
 
-    def _self_attention(self, number: int, x: Tensor, position: int) -> Tensor:
+    def _self_attention(
+        self, number: int, attention: SelfAttention, x: Tensor, position: int
+    ) -> Tensor:
         config: ModelConfig = self.config
-        attention = self.model.model.layers[number].self_attn
         stop = position + x.shape[1]
         cosine, sine = self.cosine[position:stop], self.sine[position:stop]
 
         def heads(projected: Tensor) -> Tensor:
-            return projected.unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
+            return projected.reshape(1, x.shape[1], -1, config.head_dim).transpose(1, 2)
 
-        self.key_cache[number, :, position:stop] = rotate(heads(attention.k_proj(x)), cosine, sine)[
-            0
-        ]
+        keys = rotate(heads(attention.k_proj(x)), cosine, sine)
+        self.key_cache[number, :, position:stop] = keys[0]
         self.value_cache[number, :, position:stop] = heads(attention.v_proj(x))[0]
         seen = torch.arange(stop) <= torch.arange(position, stop)[:, None]
         mixed = F.scaled_dot_product_attention(
@@ -140,9 +143,9 @@ class DenseGraph(nn.Module):
         output: Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
         return output
 
-    def _experts(self, number: int, x: Tensor, planes: ExpertPlanes, start: Tensor) -> Tensor:
-        experts = self.model.model.layers[number].experts
-        assert experts is not None  # noqa: S101 - the caller checked; for the type checker
+    def _experts(
+        self, experts: LookupExperts, x: Tensor, planes: ExpertPlanes, start: Tensor
+    ) -> Tensor:
         if planes.keys is not None:
             query, keys, key_scales = experts.query(x), planes.keys, planes.key_scales
             bias = experts.bias()

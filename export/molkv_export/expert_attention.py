@@ -40,8 +40,8 @@ def reference_expert_attention(
     tokens, heads, key_size = query.shape
     rows = keys.shape[0]
     window = age_bias.shape[2]
-    keys = keys.float().unflatten(-1, (heads, key_size))
-    values = values.float().unflatten(-1, (heads, -1))
+    keys = keys.float().reshape(rows, -1, heads, key_size)
+    values = values.float().reshape(*keys.shape[:3], -1)
     scores = torch.einsum("tgk,sngk->gtns", query / math.sqrt(key_size), keys)
     if key_scales is not None:
         scores = scores * key_scales.T

@@ -82,8 +82,8 @@ def write_expert_blob(
         the header as written.
 
     Raises:
-        ExportError: an expert is not finite or out of the precision's range.
-        MolkvError: the file cannot be written.
+        ExportError: an expert is not finite or out of the precision's range, or the file cannot
+            be written.
     """
     config = checkpoint.config
     header = BlobHeader.of(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from molkv_export.errors import ExportError
 from molkv_export.reference import ReferenceSession
 from molkv_model.config import ModelConfig
 from molkv_runtime.blob import Blob
@@ -58,8 +60,13 @@ def make_golden(
         reference: a session of it.
         blob: its expert rows, None for a dense model.
     """
-    texts = _prompts(config, tokenizer)
-    cases = [_case(name, text, ids, tokenizer, reference) for name, text, ids in texts]
+    # A tokenizer may make too many tokens of every text; ids fit any context.
+    prompts = _prompts(config, tokenizer) or _prompts(config, None)
+    context = config.max_position_embeddings
+    cases = [
+        _case(name, text, ids, tokenizer, _Continuation(reference, context, ids))
+        for name, text, ids in prompts
+    ]
     return Golden(
         schema_version=SCHEMA_VERSION,
         logits_tolerance=LOGITS_TOLERANCE,
@@ -132,16 +139,16 @@ def _case(
     text: str | None,
     ids: list[int],
     tokenizer: Tokenizer | None,
-    reference: ReferenceSession,
+    continuation: _Continuation,
 ) -> GoldenCase:
-    logits, greedy, margin = _continue(reference, ids, Sampler(SamplingConfig()))
-    _, sampled, _ = _continue(reference, ids, Sampler(_SAMPLING))
+    greedy, margin = continuation.run(Sampler(SamplingConfig()))
+    sampled, _ = continuation.run(Sampler(_SAMPLING))
     settings = _SAMPLING
     return GoldenCase(
         name=name,
         text=text,
         prompt_ids=ids,
-        logits=golden_logits(logits),
+        logits=golden_logits(continuation.logits),
         greedy=greedy,
         greedy_margin=margin,
         greedy_text=None if tokenizer is None else tokenizer.decode(greedy),
@@ -156,20 +163,40 @@ def _case(
     )
 
 
-def _continue(
-    reference: ReferenceSession, prompt: Sequence[int], sampler: Sampler
-) -> tuple[NDArray[np.float32], list[int], float]:
-    """Logits after the prompt, the ids that follow, and the smallest lead of the best token."""
-    reference.reset()
-    last = first = reference.run(prompt)[-1]
-    ids: list[int] = []
-    margin = float("inf")
-    for _ in range(GREEDY_TOKENS):
-        best, second = -np.partition(-last, 1)[:2]
-        margin = min(margin, float(best - second))
-        ids.append(sampler.sample(last))
-        last = reference.run(ids[-1:])[-1]
-    return first, ids, margin
+class _Continuation:
+    """Continues one prompt, with one sampler after the other.
+
+    Attributes:
+        logits: after the prompt.
+
+    Raises:
+        ExportError: the logits are not finite.
+    """
+
+    def __init__(self, reference: ReferenceSession, context: int, prompt: Sequence[int]) -> None:
+        self._reference = reference
+        self._prompt = prompt
+        # As a session does: the token that follows the last position is still sampled.
+        self._count = min(GREEDY_TOKENS, context - len(prompt) + 1)
+        self._reference.reset()
+        self.logits = self._reference.run(prompt)[-1]
+        if not np.isfinite(self.logits).all():
+            raise ExportError(
+                f"logits after the prompt {list(prompt)} are NaN or infinite",
+                fix="the weights are too large for float32; use another checkpoint",
+            )
+
+    def run(self, sampler: Sampler) -> tuple[list[int], float]:
+        """The ids that follow, and the smallest lead of the best token over the second best."""
+        self._reference.rewind(len(self._prompt))
+        last, ids, margin = self.logits, list[int](), math.inf
+        while True:
+            best, second = -np.partition(-last, 1)[:2]
+            margin = min(margin, float(best - second))
+            ids.append(sampler.sample(last))
+            if len(ids) == self._count:
+                return ids, margin
+            last = self._reference.run(ids[-1:])[-1]
 
 
 def _rows(blob: Blob, cases: Sequence[GoldenCase]) -> list[GoldenRow]:

@@ -156,8 +156,11 @@ def _numpy(case: OpCase) -> NDArray[np.float32]:
 
 
 def _torch(case: OpCase) -> NDArray[np.float32]:
-    tensors = [None if value is None else torch.from_numpy(value) for value in case.feeds.values()]
-    result: NDArray[np.float32] = reference_expert_attention(*tensors).numpy()
+    def tensor(array: NDArray[Any] | None) -> Any:
+        return None if array is None else torch.from_numpy(array)
+
+    feeds = {name: tensor(array) for name, array in case.feeds.items()}
+    result: NDArray[np.float32] = reference_expert_attention(**feeds).numpy()
     return result
 
 

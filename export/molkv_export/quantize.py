@@ -47,7 +47,7 @@ def quantize(vectors: NDArray[np.float32], precision: ExpertPrecision) -> Quanti
         limit = float(np.finfo(np.float16).max)
         if vectors.size and float(np.abs(vectors).max()) > limit:
             raise MolkvError(
-                f"an expert value is {np.abs(vectors).max():.4g}, float16 ends at {limit:.4g}",
+                f"an expert value is {np.abs(vectors).max():.6g}, float16 ends at {limit:.6g}",
                 fix="export with int8 experts",
             )
         return Quantized(vectors.astype(np.float16), None)

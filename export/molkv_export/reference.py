@@ -35,6 +35,10 @@ class ReferenceSession:
         """Start a new sequence."""
         self._ids = []
 
+    def rewind(self, length: int) -> None:
+        """Go back to the first tokens of the sequence."""
+        del self._ids[length:]
+
     @torch.no_grad()
     def run(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens; float32 [T, V], logits of every one of them."""

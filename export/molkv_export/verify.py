@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -163,7 +164,7 @@ class _Ladder:
         reference = ReferenceSession(self.checkpoint, blob)
         ours, theirs = [], []
         for case in self.golden.cases:
-            ids = case.prompt_ids + case.greedy
+            ids = (case.prompt_ids + case.greedy)[: self.session.context]
             reference.reset()
             theirs.append(reference.run(ids))
             ours.append(self.session.logits(ids))
@@ -213,8 +214,13 @@ def _difference(ours: float, theirs: float) -> float:
 
 
 def _at_most(name: str, figure: float, limit: float, detail: str) -> RungEntry:
-    return RungEntry(name, figure <= limit, float(figure), float(limit), detail=detail)
+    return RungEntry(name, figure <= limit, _finite(figure), limit, detail=detail)
 
 
 def _at_least(name: str, figure: float, limit: float, detail: str) -> RungEntry:
-    return RungEntry(name, figure >= limit, float(figure), float(limit), True, detail)
+    return RungEntry(name, figure >= limit, _finite(figure), limit, True, detail)
+
+
+def _finite(figure: float) -> float:
+    """JSON has no NaN and no infinity; both mean as wrong as can be."""
+    return float(figure) if math.isfinite(figure) else sys.float_info.max

@@ -8,28 +8,30 @@ tokenizer.json                      optional: without one, ids go in and ids com
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from molkv_model.config import ModelConfig
 from molkv_model.errors import CheckpointError
-from molkv_model.modeling import LanguageModel, rotary_table
+from molkv_model.modeling import LanguageModel
 from molkv_model.published_mole import is_published_mole, published_config, published_names
+from molkv_model.weight_files import (
+    StoredTensor,
+    find_tensors,
+    read_json,
+    some,
+    write_json,
+    write_tensors,
+    write_whole,
+)
 
 __all__ = ["Checkpoint", "load", "save"]
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -44,23 +46,20 @@ class Checkpoint:
 
     Raises:
         CheckpointError: a file is missing or damaged, or a tensor is unknown, missing or misshapen.
+        ConfigError: ``config.json`` cannot be used.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        fields = _read_json(self.path / CONFIG_FILE)
+        config_file = self.path / CONFIG_FILE
+        fields = read_json(config_file)
         self._published = is_published_mole(fields)
-        source = str(self.path / CONFIG_FILE)
-        self.config = (
-            published_config(fields, source=source)
-            if self._published
-            else ModelConfig.from_json(fields, source=source)
-        )
-        self._files = self._find_tensors()
+        read_config = published_config if self._published else ModelConfig.from_json
+        self.config = read_config(fields, source=str(config_file))
         with torch.device("meta"):
             model = LanguageModel(self.config)
         self._shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        self._sources = self._match_sources()
+        self._sources = self._match(find_tensors(self.path))
 
     @property
     def tokenizer_file(self) -> Path | None:
@@ -87,26 +86,18 @@ class Checkpoint:
         Raises:
             CheckpointError: the values are not finite.
         """
-        parts = [self._read(source) for source in self._sources[name]]
+        parts = [stored.read() for stored in self._sources[name]]
         value = torch.stack(parts) if self._is_stacked(name) else parts[0]
-        if not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"{self.path}: tensor {name} holds NaN or infinity",
-                fix="training diverged or the file is damaged; use an earlier checkpoint",
-            )
         return value if dtype is None else value.to(dtype)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) of a matrix, read without its other rows, as float32."""
-        (source,) = self._sources[name]
-        with safe_open(self._files[source], framework="pt") as weights:
-            value: Tensor = weights.get_slice(source)[start:stop]
-        if not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"{self.path}: tensor {name} holds NaN or infinity in rows {start}..{stop - 1}",
-                fix="training diverged or the file is damaged; use an earlier checkpoint",
-            )
-        return value.float()
+        """Rows [start, stop) of a matrix, read without its other rows, as float32.
+
+        Raises:
+            CheckpointError: the values are not finite.
+        """
+        (stored,) = self._sources[name]
+        return stored.rows(start, stop).float()
 
     def identity(self) -> bytes:
         """sha256 over the weights: what ties an expert blob to its dense graph.
@@ -125,85 +116,40 @@ class Checkpoint:
         with torch.device("meta"):
             model = LanguageModel(self.config)
         model.load_state_dict({name: self.tensor(name) for name in self.names}, assign=True)
-        # The rotary tables are computed, not stored, and the meta device left them empty.
-        model.cosine, model.sine = rotary_table(self.config)
         return model.eval()
 
-    def _find_tensors(self) -> dict[str, Path]:
-        """Every stored tensor's name and file, from the index or the single file."""
-        index_file = self.path / INDEX_FILE
-        if index_file.is_file():
-            weight_map = _read_json(index_file).get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map:
-                raise CheckpointError(f"{index_file}: weight_map is missing or empty")
-            names = sorted({str(name) for name in weight_map.values()})
-        else:
-            weight_map, names = None, [WEIGHTS_FILE]
-        found: dict[str, Path] = {}
-        for name in names:
-            file = self.path / name
-            if file.parent != self.path:
-                raise CheckpointError(
-                    f"{index_file}: {name} lies outside the folder", fix="use bare file names"
-                )
-            for tensor in _tensor_names(file):
-                if tensor in found:
-                    raise CheckpointError(f"{file}: tensor {tensor} is in two files")
-                found[tensor] = file
-        if weight_map is not None and (
-            wrong := sorted(
-                set(weight_map) ^ set(found)
-                | {t for t, f in found.items() if weight_map.get(t) != f.name}
-            )
-        ):
-            raise CheckpointError(
-                f"{index_file}: index and shards disagree about {_some(wrong)}",
-                fix="copy the folder again, all of it",
-            )
-        return found
-
-    def _match_sources(self) -> dict[str, list[str]]:
+    def _match(self, found: dict[str, StoredTensor]) -> dict[str, list[StoredTensor]]:
         """For every tensor of the model, the stored tensors it is made of."""
-        sources = {
+        names = {
             name: published_names(name, self.config) if self._published else [name]
             for name in self._shapes
         }
-        wanted = [stored for group in sources.values() for stored in group]
-        # A tied head may be stored all the same; it is the embedding again.
+        wanted = {stored for group in names.values() for stored in group}
+        # The embedding is the head where they are tied, whether a head is stored or not.
         ignored = {"lm_head.weight"} if self.config.tie_word_embeddings else set()
-        if unknown := sorted(set(self._files) - set(wanted) - ignored):
+        if unknown := sorted(set(found) - wanted - ignored):
             raise CheckpointError(
-                f"{self.path}: unknown tensor {_some(unknown)}",
+                f"{found[unknown[0]].file}: unknown tensor {some(unknown)}",
                 fix="the weights do not belong to this config.json",
             )
-        if missing := sorted(set(wanted) - set(self._files)):
+        if missing := sorted(wanted - set(found)):
             raise CheckpointError(
-                f"{self.path}: missing tensor {_some(missing)}",
+                f"{self.path}: missing tensor {some(missing)}",
                 fix="the weights do not belong to this config.json, or a shard is missing",
             )
-        for name, group in sources.items():
-            expected = self._shapes[name][1:] if self._is_stacked(name) else self._shapes[name]
+        for name, group in names.items():
+            shape = self._shapes[name][1:] if self._is_stacked(name) else self._shapes[name]
             for stored in group:
-                given = self._stored_shape(stored)
-                if given != expected:
+                if found[stored].shape != shape:
                     raise CheckpointError(
-                        f"{self._files[stored]}: tensor {stored} has shape {list(given)}, "
-                        f"config.json asks for {list(expected)}",
+                        f"{found[stored].file}: tensor {stored} has shape "
+                        f"{list(found[stored].shape)}, config.json asks for {list(shape)}",
                         fix="the weights do not belong to this config.json",
                     )
-        return sources
+        return {name: [found[stored] for stored in group] for name, group in names.items()}
 
     def _is_stacked(self, name: str) -> bool:
         return self._published and name.endswith(("experts.up_proj", "experts.down_proj"))
-
-    def _stored_shape(self, stored: str) -> tuple[int, ...]:
-        with safe_open(self._files[stored], framework="pt") as weights:
-            return tuple(weights.get_slice(stored).get_shape())
-
-    def _read(self, stored: str) -> Tensor:
-        with safe_open(self._files[stored], framework="pt") as weights:
-            value: Tensor = weights.get_tensor(stored)
-        return value
 
 
 def load(path: str | Path) -> LanguageModel:
@@ -231,93 +177,31 @@ def save(
     tokenizer: str | Path | None = None,
     shard_bytes: int = 4 << 30,
 ) -> None:
-    """Write a checkpoint folder; weights go to temporary names and are renamed when complete.
+    """Write a checkpoint folder; files get temporary names and are renamed when complete.
 
     Args:
         model: what to save.
-        path: the folder, made if need be.
+        path: the folder, made if need be; weights that it holds are replaced.
         dtype: of the stored tensors.
         tokenizer: a ``tokenizer.json`` to put beside the weights.
         shard_bytes: weights larger than this are cut into several files with an index.
+
+    Raises:
+        CheckpointError: a weight is not finite in `dtype`.
     """
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: value.detach().to("cpu", dtype).contiguous()
         for name, value in model.state_dict().items()
     }
-    shards = list(_shards(tensors, shard_bytes))
-    total = len(shards)
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        name = WEIGHTS_FILE if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
-        _write(folder / name, lambda file, shard=shard: save_file(shard, file, {"format": "pt"}))
-        weight_map |= dict.fromkeys(shard, name)
-    if total > 1:
-        index = {
-            "metadata": {"total_size": sum(value.nbytes for value in tensors.values())},
-            "weight_map": weight_map,
-        }
-        _write_json(folder / INDEX_FILE, index)
-    _write_json(folder / CONFIG_FILE, model.config.to_json())
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(
+                f"{folder}: tensor {name} holds NaN or infinity as {dtype}",
+                fix="save as float32, or use an earlier checkpoint if training diverged",
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder, tensors, shard_bytes)
+    write_json(folder / CONFIG_FILE, model.config.to_json())
     if tokenizer is not None and Path(tokenizer).resolve() != (folder / TOKENIZER_FILE).resolve():
-        _write(folder / TOKENIZER_FILE, lambda file: shutil.copyfile(tokenizer, file))
-
-
-def _shards(tensors: Mapping[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:
-    shard: dict[str, Tensor] = {}
-    size = 0
-    for name, value in sorted(tensors.items()):
-        if shard and size + value.nbytes > limit:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = value
-        size += value.nbytes
-    yield shard
-
-
-def _tensor_names(file: Path) -> list[str]:
-    if not file.is_file():
-        raise CheckpointError(
-            f"{file}: file is missing", fix="weights must be safetensors, whole or in shards"
-        )
-    try:
-        with safe_open(file, framework="pt") as weights:
-            return list(weights.keys())
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{file}: not a valid safetensors file: {error}", fix="copy the file again"
-        ) from None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{file}: file is missing", fix="a checkpoint is a folder with config.json"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{file}: holds {type(fields).__name__}, expected an object")
-    return fields
-
-
-def _write(file: Path, write: Any) -> None:
-    temporary = file.with_name(f".{file.name}.partial")
-    try:
-        write(temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    _write(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+        write_whole(folder / TOKENIZER_FILE, lambda file: shutil.copyfile(tokenizer, file))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from molkv_model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["PRESETS", "Architecture", "FeedForwardKind", "ModelConfig", "Scoring", "preset"]
 
@@ -119,7 +122,7 @@ class ModelConfig:
         if fields.get("model_type") != MODEL_TYPE:
             raise ConfigError(
                 f"{source}: model_type is {fields.get('model_type')!r}, expected {MODEL_TYPE!r}",
-                fix="published MoLE checkpoints are recognised by their num_experts field",
+                fix="published MoLE has model_type llama and num_experts",
             )
         given = {name: value for name, value in fields.items() if name != "model_type"}
         known = {field.name for field in dataclasses.fields(cls)}
@@ -134,21 +137,24 @@ class ModelConfig:
 
     def _check_backbone(self) -> None:
         for name in _POSITIVE:
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix="it must be positive")
-        if self.hidden_size % self.num_attention_heads:
-            raise ConfigError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
-                f"{self.num_attention_heads}"
-            )
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise ConfigError(f"{name} is {getattr(self, name)}", fix=f"at most {most}")
+        self._check_multiple("hidden_size", "num_attention_heads")
+        self._check_multiple("num_attention_heads", "num_key_value_heads")
         if self.head_dim % 2:
             raise ConfigError(
-                f"head size {self.head_dim} is odd", fix="rotary embedding needs it even"
+                f"hidden_size {self.hidden_size} over num_attention_heads "
+                f"{self.num_attention_heads} is {self.head_dim}",
+                fix="rotary embedding needs an even head size",
             )
-        if self.num_attention_heads % self.num_key_value_heads:
+        if self.max_position_embeddings * self.head_dim > _MOST_ROTARY:
             raise ConfigError(
-                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
-                f"num_key_value_heads {self.num_key_value_heads}"
+                f"max_position_embeddings {self.max_position_embeddings} times the head size "
+                f"{self.head_dim} exceeds {_MOST_ROTARY}",
+                fix="choose a shorter context or more num_attention_heads",
             )
 
     def _check_experts(self) -> None:
@@ -168,14 +174,19 @@ class ModelConfig:
                     f"{name} is {given}, but architecture is {self.architecture}",
                     fix=f"{self.architecture} needs {name} {value}",
                 )
-        if self.has_experts and self.hidden_size % self.expert_query_heads:
+        if self.has_experts:
+            self._check_multiple("hidden_size", "expert_query_heads")
+
+    def _check_multiple(self, name: str, of: str) -> None:
+        given, divisor = getattr(self, name), getattr(self, of)
+        if given % divisor:
             raise ConfigError(
-                f"hidden_size {self.hidden_size} is not a multiple of expert_query_heads "
-                f"{self.expert_query_heads}"
+                f"{name} {given} is not a multiple of {of} {divisor}",
+                fix=f"choose {of} so that it divides {name}",
             )
 
 
-_NO_EXPERTS = {
+_NO_EXPERTS: Mapping[str, Any] = {
     "num_experts": 0,
     "expert_intermediate_size": 0,
     "expert_key_size": 0,
@@ -193,6 +204,23 @@ _POSITIVE = (
     "rope_theta",
     "rms_norm_eps",
 )
+# What the expert blob can hold (docs/format.md), and sizes whose products fit 64 bits.
+_MOST: Mapping[str, float] = {
+    "vocab_size": 2**31 - 1,
+    "hidden_size": 2**17,
+    "intermediate_size": 2**24,
+    "num_hidden_layers": 1024,
+    "max_position_embeddings": 2**20,
+    "rope_theta": 1e30,
+    "rms_norm_eps": 1.0,
+    "num_experts": 4096,
+    "expert_intermediate_size": 2**24,
+    "expert_key_size": 4096,
+    "expert_query_heads": 1024,
+    "expert_window": 2**16,
+}
+_MOST_ROTARY = 2**27  # values of the rotary tables, which are computed when a model is made
+_TYPES: Mapping[str, tuple[type, ...]] = {"int": (int,), "bool": (bool,), "float": (int, float)}
 
 
 def _check_types(config: ModelConfig) -> None:
@@ -209,8 +237,8 @@ def _check_types(config: ModelConfig) -> None:
                     f"{field.name} is {value!r}", fix=f"one of {', '.join(choices[field.name])}"
                 )
             continue
-        wanted = {"int": int, "bool": bool, "float": (int, float)}[str(field.type)]
-        if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+        wanted = _TYPES[str(field.type)]
+        if not isinstance(value, wanted) or (bool not in wanted and isinstance(value, bool)):
             raise ConfigError(f"{field.name} is {value!r}", fix=f"it must be of type {field.type}")
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from molkv_model.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["END_OF_TEXT", "Corpus", "TextFile", "encode_corpus", "train_tokenizer"]
 
@@ -63,7 +66,8 @@ class Corpus:
 
     Attributes:
         training: int64 [tokens].
-        validation: int64 [tokens]; every tenth span of 16,384 tokens is held out.
+        validation: int64 [tokens]; of every ten spans of 16,384 tokens (shorter where the text is
+            short) the sixth is held out.
     """
 
     training: Tensor
@@ -74,15 +78,21 @@ def train_tokenizer(files: Sequence[TextFile], vocabulary_size: int) -> Tokenize
     """Train a byte-level BPE on the files.
 
     Raises:
-        TrainingError: the text is too small for so large a vocabulary.
+        TrainingError: the vocabulary cannot hold every byte, or the text is too small for it.
     """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocabulary_size <= len(alphabet):
+        raise TrainingError(
+            f"vocab_size is {vocabulary_size}",
+            fix=f"a byte-level tokenizer needs at least {len(alphabet) + 1}",
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         special_tokens=[END_OF_TEXT],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=alphabet,
         show_progress=False,
     )
     tokenizer.train_from_iterator((file.text for file in files), trainer)
@@ -111,7 +121,8 @@ def encode_corpus(files: Sequence[TextFile], tokenizer: Tokenizer) -> Corpus:
             ids.extend(encoding.ids)
         if separator is not None:
             ids.append(separator)
-    spans = torch.tensor(ids).split(min(_SPAN_TOKENS, max(1, len(ids) // _HELD_OUT_EVERY)))
+    span_tokens = min(_SPAN_TOKENS, max(1, len(ids) // _HELD_OUT_EVERY))
+    spans = torch.split(torch.tensor(ids), span_tokens)
     held_out = [span for number, span in enumerate(spans) if number % _HELD_OUT_EVERY == 5]
     kept = [span for number, span in enumerate(spans) if number % _HELD_OUT_EVERY != 5]
     if not held_out or not kept:

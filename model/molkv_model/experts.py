@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
-from molkv_model.config import ModelConfig
+if TYPE_CHECKING:
+    from molkv_model.config import ModelConfig
 
 __all__ = ["LookupExperts", "windowed_attention"]
 
@@ -64,21 +66,17 @@ class LookupExperts(nn.Module):
             keys [n, N, G, dk] (None for MoLE) and values [n, N, d].
         """
         normed = self.norm(embeddings)
-        hidden = F.gelu(torch.einsum("nd,emd->nem", normed, self.up_proj))
+        hidden = functional.gelu(torch.einsum("nd,emd->nem", normed, self.up_proj))
         values = torch.einsum("nem,edm->ned", hidden, self.down_proj)
         if not self.config.has_keys:
             return None, values
         keys = torch.einsum("nem,ekm->nek", hidden, self.key_proj)
-        heads = self.config.expert_query_heads
-        return self.key_norm(keys.unflatten(-1, (heads, self.config.expert_key_size))), values
+        normed_keys: Tensor = self.key_norm(self._in_heads(keys))
+        return normed_keys, values
 
     def query(self, x: Tensor) -> Tensor:
         """Queries [..., G, dk] of hidden states x [..., d]."""
-        projected: Tensor = self.query_proj(x)
-        heads = self.config.expert_query_heads
-        normed: Tensor = self.query_norm(
-            projected.unflatten(-1, (heads, self.config.expert_key_size))
-        )
+        normed: Tensor = self.query_norm(self._in_heads(self.query_proj(x)))
         return normed
 
     def forward(self, x: Tensor, embeddings: Tensor, token_index: Tensor) -> Tensor:
@@ -108,6 +106,9 @@ class LookupExperts(nn.Module):
         shape = (config.expert_query_heads, config.num_experts, config.expert_window)
         return self.query_norm.weight.new_zeros(shape)
 
+    def _in_heads(self, x: Tensor) -> Tensor:
+        return torch.unflatten(x, -1, (self.config.expert_query_heads, self.config.expert_key_size))
+
 
 def windowed_attention(query: Tensor, keys: Tensor, values: Tensor, age_bias: Tensor) -> Tensor:
     """Attention of each position over the key-value experts of the last W tokens.
@@ -124,24 +125,23 @@ def windowed_attention(query: Tensor, keys: Tensor, values: Tensor, age_bias: Te
     Returns:
         [B, T, d].
     """
-    batch, length, heads, key_size = query.shape
-    experts, window = age_bias.shape[1:]
+    batch, length, heads, _ = query.shape
+    window = age_bias.shape[2]
     blocks = -(-length // window)
     padding = blocks * window - length
 
     def in_blocks(rows: Tensor) -> Tensor:  # [B, T, N, G, x] -> [B, blocks, G, 2W·N, x]
-        padded = F.pad(rows, (0, 0, 0, 0, 0, 0, window, padding))
-        cut = padded.unflatten(1, (blocks + 1, window))
+        padded = functional.pad(rows, (0, 0, 0, 0, 0, 0, window, padding))
+        cut = torch.unflatten(padded, 1, (blocks + 1, window))
         pairs = torch.cat([cut[:, :-1], cut[:, 1:]], dim=2)
         return pairs.permute(0, 1, 4, 2, 3, 5).flatten(3, 4)
 
-    query_blocks = (
-        F.pad(query, (0, 0, 0, 0, 0, padding)).unflatten(1, (blocks, window)).transpose(2, 3)
-    )
-    mixed = F.scaled_dot_product_attention(
+    padded_query = functional.pad(query, (0, 0, 0, 0, 0, padding))
+    query_blocks = torch.unflatten(padded_query, 1, (blocks, window)).transpose(2, 3)
+    mixed = functional.scaled_dot_product_attention(
         query_blocks,
         in_blocks(keys),
-        in_blocks(values.unflatten(-1, (heads, -1))),
+        in_blocks(torch.unflatten(values, -1, (heads, -1))),
         attn_mask=_block_bias(age_bias, blocks),
     )  # [B, blocks, G, W, d/G]
     return mixed.transpose(2, 3).reshape(batch, blocks * window, -1)[:, :length]

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
-from molkv_model.config import ModelConfig
+from molkv_model.errors import ModelError
 from molkv_model.experts import LookupExperts
 
-__all__ = ["LanguageModel", "Layer", "rotary_table"]
+if TYPE_CHECKING:
+    from molkv_model.config import ModelConfig
+
+__all__ = ["LanguageModel", "Layer", "rotary_table", "rotate"]
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, each float32 [context, head_dim / 2]."""
+    """Cosines and sines of the rotary embedding, each float32 [context, head_dim / 2].
+
+    Always on the CPU, so that a model made on the meta device has them too.
+    """
     half = config.head_dim // 2
-    frequency = config.rope_theta ** -(torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.outer(
-        torch.arange(config.max_position_embeddings, dtype=torch.float64), frequency
-    )
+    with torch.device("cpu"):
+        frequency = config.rope_theta ** -(torch.arange(half, dtype=torch.float64) / half)
+        position = torch.arange(config.max_position_embeddings, dtype=torch.float64)
+    angle = torch.outer(position, frequency)
     return angle.cos().float(), angle.sin().float()
 
 
@@ -43,12 +50,12 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(config.num_attention_heads * head, hidden, bias=False)
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """X [B, T, d] -> [B, T, d]."""
+        """Map x [B, T, d] to [B, T, d]."""
 
         def heads(projected: Tensor) -> Tensor:
-            return projected.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+            return torch.unflatten(projected, -1, (-1, self.config.head_dim)).transpose(1, 2)
 
-        mixed = F.scaled_dot_product_attention(
+        mixed = functional.scaled_dot_product_attention(
             rotate(heads(self.q_proj(x)), cosine, sine),
             rotate(heads(self.k_proj(x)), cosine, sine),
             heads(self.v_proj(x)),
@@ -72,9 +79,13 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(width, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [B, T, d] -> [B, T, d]."""
+        """Map x [B, T, d] to [B, T, d]."""
         up = self.up_proj(x)
-        inner = F.gelu(up) if self.gate_proj is None else F.silu(self.gate_proj(x)) * up
+        inner = (
+            functional.gelu(up)
+            if self.gate_proj is None
+            else functional.silu(self.gate_proj(x)) * up
+        )
         output: Tensor = self.down_proj(inner)
         return output
 
@@ -93,10 +104,10 @@ class Layer(nn.Module):
     def forward(
         self, h: Tensor, embeddings: Tensor, token_index: Tensor, cosine: Tensor, sine: Tensor
     ) -> Tensor:
-        """H [B, T, d] -> [B, T, d]; `embeddings` and `token_index` as in `LookupExperts`."""
+        """Map h [B, T, d] to [B, T, d]; `embeddings` and `token_index` as in `LookupExperts`."""
         h = h + self.self_attn(self.input_layernorm(h), cosine, sine)
         x = self.post_attention_layernorm(h)
-        y = h + self.mlp(x)
+        y: Tensor = h + self.mlp(x)
         if self.experts is not None:
             y = y + self.experts(x, embeddings, token_index)
         return y
@@ -107,7 +118,12 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Its own constructor draws random numbers, on the meta device through torch's compiler,
+        # which takes seconds to import.
+        weight = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+            weight, freeze=False
+        )
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
@@ -157,13 +173,20 @@ class LanguageModel(nn.Module):
 
         Returns:
             float [B, T, V].
+
+        Raises:
+            ModelError: the input is longer than the context.
         """
+        length, context = input_ids.shape[1], self.config.max_position_embeddings
+        if length > context:
+            raise ModelError(
+                f"the input is {length} tokens long, the context {context}", fix="pass fewer"
+            )
         # Experts depend on the id alone, so each distinct id of the batch is computed once.
         distinct, token_index = torch.unique(input_ids, return_inverse=True)
         embeddings = self.model.embed_tokens(distinct)
-        h = F.embedding(token_index, embeddings)
-        length = input_ids.shape[1]
+        h = functional.embedding(token_index, embeddings)
         cosine, sine = self.cosine[:length], self.sine[:length]
         for layer in self.model.layers:
             h = layer(h, embeddings, token_index, cosine, sine)
-        return F.linear(self.model.norm(h), self.head_weight)
+        return functional.linear(self.model.norm(h), self.head_weight)

@@ -2,138 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import logging
 import math
-import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn import functional
 
 from molkv_model.checkpoint import TOKENIZER_FILE, save
-from molkv_model.config import ModelConfig
 from molkv_model.corpus import Corpus, TextFile, encode_corpus, train_tokenizer
 from molkv_model.errors import TrainingError
 from molkv_model.model_card import write_model_card
 from molkv_model.modeling import LanguageModel
+from molkv_model.ranks import Ranks
+from molkv_model.training_config import (
+    DECISIVE,
+    TrainingConfig,
+    TrainingProgress,
+    TrainingResult,
+)
+from molkv_model.training_state import load_state, save_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["TrainingConfig", "TrainingProgress", "TrainingResult", "train"]
 
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
-STATE_FOLDER = "training-state"
+STATE_FILE = "training-state/state.safetensors"
 _VALIDATION_SEQUENCES = 64
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What to train and how long.
-
-    Attributes:
-        model: the hyper-parameters.
-        text: UTF-8 files.
-        out: the checkpoint folder to write.
-        tokens: training tokens in all, over all ranks.
-        batch_tokens: tokens a step, over all ranks.
-        sequence_length: tokens a sequence.
-        learning_rate: the schedule's peak.
-        warmup_steps: steps until the peak.
-        seed: of weights and batches.
-        tokenizer: a ``tokenizer.json`` to use; None trains one on the text.
-        precision: of the matrix products; ``auto`` is bfloat16 on CUDA, float32 elsewhere.
-        save_dtype: of the checkpoint's tensors.
-        evaluate_every: steps between validations, each followed by a save.
-        resume: continue from the state that an interrupted run left in `out`.
-
-    Raises:
-        TrainingError: a number is out of range.
-    """
-
-    model: ModelConfig
-    text: tuple[Path, ...]
-    out: Path
-    tokens: int = 4_000_000
-    batch_tokens: int = 2048
-    sequence_length: int = 256
-    learning_rate: float = 3e-3
-    warmup_steps: int = 100
-    seed: int = 0
-    tokenizer: Path | None = None
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    save_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
-    evaluate_every: int = 250
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("tokens", "batch_tokens", "sequence_length", "evaluate_every"):
-            if getattr(self, name) <= 0:
-                raise TrainingError(f"{name} is {getattr(self, name)}", fix="it must be positive")
-        if self.sequence_length > self.model.max_position_embeddings:
-            raise TrainingError(
-                f"sequence_length {self.sequence_length} exceeds the context "
-                f"{self.model.max_position_embeddings}"
-            )
-        if self.batch_tokens % self.sequence_length:
-            raise TrainingError(
-                f"batch_tokens {self.batch_tokens} is not a multiple of sequence_length "
-                f"{self.sequence_length}"
-            )
-        if not self.text:
-            raise TrainingError("no text was given", fix="name at least one UTF-8 file")
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps in all."""
-        return max(1, self.tokens // self.batch_tokens)
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """One line of ``metrics.jsonl``.
-
-    Attributes:
-        step: steps done.
-        steps: steps in all.
-        loss: mean training loss since the last line, nats a token.
-        validation_loss: nats a token, on lines that end an evaluation.
-        tokens_per_s: since the last line.
-        seconds_left: estimated.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    validation_loss: float | None
-    tokens_per_s: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a run ended.
-
-    Attributes:
-        out: the checkpoint folder.
-        tokens: tokens seen.
-        validation_loss: nats a token on the held-out split, at the end.
-        parameters: of the model, experts included.
-    """
-
-    out: Path
-    tokens: int
-    validation_loss: float
-    parameters: int
 
 
 def train(
@@ -148,40 +54,8 @@ def train(
     Raises:
         TrainingError: text, tokenizer or resume state cannot be used, or the loss is not finite.
     """
-    with _Ranks() as ranks:
+    with Ranks() as ranks:
         return _Run(config, ranks, on_progress).execute()
-
-
-class _Ranks:
-    """This process's place among the ranks that torchrun started; one rank without it."""
-
-    def __init__(self) -> None:
-        self.count = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.device = torch.device("cpu")
-        if torch.cuda.is_available():
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-    def __enter__(self) -> _Ranks:
-        if self.count > 1:
-            backend = "nccl" if self.device.type == "cuda" else "gloo"
-            torch.distributed.init_process_group(backend)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.count > 1:
-            torch.distributed.destroy_process_group()
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
-
-    def wait(self) -> None:
-        if self.count > 1:
-            torch.distributed.barrier()
-
-    def wrap(self, model: LanguageModel) -> nn.Module:
-        return DistributedDataParallel(model) if self.count > 1 else model
 
 
 class _Run:
@@ -190,7 +64,7 @@ class _Run:
     def __init__(
         self,
         config: TrainingConfig,
-        ranks: _Ranks,
+        ranks: Ranks,
         on_progress: Callable[[TrainingProgress], None] | None,
     ) -> None:
         self.config = config
@@ -203,7 +77,8 @@ class _Run:
                 fix="choose batch_tokens as a multiple of sequence_length times the ranks",
             )
         self.sequences = sequences // ranks.count
-        self.state_folder = config.out / STATE_FOLDER
+        self.state_file = config.out / STATE_FILE
+        self.metrics_file = config.out / METRICS_FILE
         if ranks.is_first:
             config.out.mkdir(parents=True, exist_ok=True)
         self.files = [TextFile.read(path) for path in config.text]
@@ -214,6 +89,8 @@ class _Run:
         self.model.to(ranks.device)
         self.optimizer = _optimizer(self.model, config.learning_rate)
         self.step = self._resume() if config.resume else 0
+        if ranks.is_first:
+            self._clear_later_files()
         self.wrapped = ranks.wrap(self.model)
 
     def execute(self) -> TrainingResult:
@@ -225,17 +102,15 @@ class _Run:
             self.step += 1
             evaluate = self.step % config.evaluate_every == 0 or self.step == config.steps
             if evaluate or self.step % 10 == 0:
-                loss = float(torch.stack(losses).mean())
+                loss = self.ranks.mean(torch.stack(losses).mean())
                 elapsed = time.perf_counter() - began
-                if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"loss is {loss} at step {self.step}", fix="lower the learning rate"
-                    )
-                validation_loss = self.validation_loss() if evaluate else validation_loss
+                self._check_finite("loss", loss)
+                if evaluate:
+                    validation_loss = self.validation_loss()
+                    self._check_finite("validation loss", validation_loss)
+                    self._save_state()
                 speed = len(losses) * config.batch_tokens / elapsed
                 self._report(loss, validation_loss if evaluate else None, speed)
-                if evaluate:
-                    self._save_state()
                 losses, began = [], time.perf_counter()
         if math.isnan(validation_loss):  # resumed a run that was complete
             validation_loss = self.validation_loss()
@@ -257,16 +132,12 @@ class _Run:
         """Mean loss in nats a token, over evenly spaced held-out sequences."""
         length, data = self.config.sequence_length, self.corpus.validation
         count = min(_VALIDATION_SEQUENCES, (len(data) - 1) // length)
-        if count < 1:
-            raise TrainingError(
-                f"the held-out text has {len(data)} tokens, one sequence needs {length + 1}",
-                fix="give more text or a shorter sequence_length",
-            )
-        starts = torch.linspace(0, len(data) - length - 1, count).long()
+        # float64 because float32 would round a late start up, past the end of the text.
+        starts = torch.linspace(0, len(data) - length - 1, count, dtype=torch.float64).long()
         self.model.eval()
-        total = sum(
+        total = math.fsum(
             float(self._loss(self.model, part)) * len(part)
-            for part in _windows(data, starts, length).split(self.sequences)
+            for part in torch.split(_windows(data, starts, length), self.sequences)
         )
         self.model.train()
         return total / count
@@ -287,9 +158,9 @@ class _Run:
         windows = windows.to(self.ranks.device)
         with self._autocast():
             logits = model(windows[:, :-1])
-        return F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
+        return functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def _autocast(self) -> torch.autocast:
         wanted, device = self.config.precision, self.ranks.device.type
         use = wanted == "bfloat16" or (wanted == "auto" and device == "cuda")
         return torch.autocast(device, torch.bfloat16, enabled=use)
@@ -328,10 +199,13 @@ class _Run:
                 fix="choose a larger vocab_size",
             )
         corpus = encode_corpus(self.files, tokenizer)
-        if len(corpus.training) <= self.config.sequence_length:
-            raise TrainingError(
-                f"the text is only {len(corpus.training)} tokens long", fix="give more text"
-            )
+        needed = self.config.sequence_length + 1
+        for part, ids in (("training", corpus.training), ("held-out", corpus.validation)):
+            if len(ids) < needed:
+                raise TrainingError(
+                    f"the {part} text has {len(ids)} tokens, one sequence needs {needed}",
+                    fix="give more text or a shorter sequence_length",
+                )
         return corpus
 
     def _report(self, loss: float, validation_loss: float | None, tokens_per_s: float) -> None:
@@ -341,44 +215,38 @@ class _Run:
         progress = TrainingProgress(
             self.step, self.config.steps, loss, validation_loss, tokens_per_s, left
         )
-        with (self.config.out / METRICS_FILE).open("a", encoding="utf-8") as file:
+        with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(progress)) + "\n")
         self.on_progress(progress)
 
+    def _check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{name} is {value} at step {self.step}", fix="lower the learning rate"
+            )
+
     def _save_state(self) -> None:
-        """Weights and optimizer moments, as safetensors; the step is in the metadata file."""
         if self.ranks.is_first:
-            self.state_folder.mkdir(exist_ok=True)
-            tensors = {f"weight.{n}": p.detach().cpu() for n, p in self.model.named_parameters()}
-            for name, parameter in self.model.named_parameters():
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment].cpu()
-            file = self.state_folder / "state.safetensors"
-            temporary = file.with_suffix(".partial")
-            save_file(tensors, temporary, {"step": str(self.step), "run": self._fingerprint()})
-            temporary.replace(file)
+            save_state(
+                self.state_file,
+                self.model,
+                self.optimizer,
+                step=self.step,
+                run=self._fingerprint(),
+            )
         self.ranks.wait()
 
     def _resume(self) -> int:
-        file = self.state_folder / "state.safetensors"
-        if not file.is_file():
-            raise TrainingError(f"{file}: nothing to resume", fix="start without --resume")
-        metadata = _safetensors_metadata(file)
-        if metadata.get("run") != self._fingerprint():
-            raise TrainingError(
-                f"{file}: was written by a run with other settings or text",
-                fix="resume with the same settings, or start without --resume",
-            )
-        tensors = load_file(file)
-        step = int(metadata["step"])
-        for name, parameter in self.model.named_parameters():
-            parameter.data.copy_(tensors[f"weight.{name}"])
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
-            }
-        return step
+        return load_state(self.state_file, self.model, self.optimizer, run=self._fingerprint())
+
+    def _clear_later_files(self) -> None:
+        """Drop what an earlier run wrote after the step at which this one begins."""
+        if self.step == 0:
+            self.state_file.unlink(missing_ok=True)
+        if self.metrics_file.is_file():
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if _step_of(line) <= self.step]
+            self.metrics_file.write_text("".join(kept), encoding="utf-8")
 
     def _fingerprint(self) -> str:
         """Everything that decides the numbers of a run, as JSON."""
@@ -387,7 +255,8 @@ class _Run:
             {
                 "model": config.model.to_json(),
                 "text": [file.sha256 for file in self.files],
-                **{name: getattr(config, name) for name in _DECISIVE},
+                "tokenizer": hashlib.sha256(self.tokenizer_file.read_bytes()).hexdigest(),
+                **{name: getattr(config, name) for name in DECISIVE},
             },
             sort_keys=True,
         )
@@ -395,25 +264,14 @@ class _Run:
     def _card_facts(self, result: TrainingResult) -> dict[str, Any]:
         return {
             "config": self.config.model,
-            "files": {file.name: file.sha256 for file in self.files},
+            "sha256": [file.sha256 for file in self.files],
             "bytes": sum(len(file.text.encode()) for file in self.files),
             "tokens": result.tokens,
             "training_tokens": len(self.corpus.training),
             "validation_loss": result.validation_loss,
             "parameters": result.parameters,
-            "settings": {name: getattr(self.config, name) for name in _DECISIVE},
+            "settings": {name: getattr(self.config, name) for name in DECISIVE},
         }
-
-
-_DECISIVE = (
-    "tokens",
-    "batch_tokens",
-    "sequence_length",
-    "learning_rate",
-    "warmup_steps",
-    "seed",
-    "precision",
-)
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
@@ -425,7 +283,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 def _optimizer(model: LanguageModel, rate: float) -> torch.optim.AdamW:
     # Decay would pull the age bias towards a flat window; norms are scales, not directions.
-    matrices, vectors = [], []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         undecayed = parameter.ndim <= 1 or name.endswith("age_bias")
         (vectors if undecayed else matrices).append(parameter)
@@ -441,11 +300,9 @@ def _windows(data: Tensor, starts: Tensor, length: int) -> Tensor:
     return data[starts[:, None] + torch.arange(length + 1)]
 
 
-def _safetensors_metadata(file: Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
-
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; infinity for a line that was cut off."""
     try:
-        with safe_open(file, framework="pt") as tensors:
-            return dict(tensors.metadata() or {})
-    except SafetensorError as error:
-        raise TrainingError(f"{file}: damaged: {error}", fix="start without --resume") from None
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return math.inf

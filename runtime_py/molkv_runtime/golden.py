@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from molkv_runtime.errors import BundleError
+from molkv_runtime.manifest import decode_json
 
 __all__ = [
     "GOLDEN_FILE",
@@ -94,9 +95,12 @@ def read_golden(file: Path) -> Golden:
         BundleError: it is missing, damaged or of another version.
     """
     try:
-        golden = msgspec.json.decode(file.read_bytes(), type=Golden)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise BundleError(f"{file}: cannot be read: {error}", fix="export again") from None
+        content = file.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{file}: cannot be read: {error.strerror}", fix="copy the bundle again"
+        ) from None
+    golden = decode_json(file, content, Golden)
     if golden.schema_version != SCHEMA_VERSION:
         raise BundleError(
             f"{file}: schema_version is {golden.schema_version}, this runtime reads "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -20,12 +20,15 @@ __all__ = [
     "QuantizationEntry",
     "RungEntry",
     "TokenizerEntry",
+    "decode_json",
     "read_manifest",
     "write_json",
 ]
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
+
+Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,12 +156,11 @@ def read_manifest(folder: Path) -> Manifest:
             f"{file}: file is missing", fix="name the folder that `molkv export` wrote"
         ) from None
     except OSError as error:
-        raise BundleError(f"{file}: cannot be read: {error.strerror}") from None
+        raise BundleError(
+            f"{file}: cannot be read: {error.strerror}", fix="check the path and its permissions"
+        ) from None
     _check_version(file, content)
-    try:
-        manifest = msgspec.json.decode(content, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise BundleError(f"{file}: {error}", fix="export again with this version") from None
+    manifest = decode_json(file, content, Manifest)
     for entry in manifest.files:
         if Path(entry.name).name != entry.name or entry.name in ("", ".."):
             raise BundleError(
@@ -178,15 +180,26 @@ def _check_version(file: Path, content: bytes) -> None:
     class Versioned(msgspec.Struct):
         schema_version: int
 
-    try:
-        version = msgspec.json.decode(content, type=Versioned).schema_version
-    except msgspec.MsgspecError as error:
-        raise BundleError(f"{file}: {error}", fix="copy the bundle again") from None
+    version = decode_json(file, content, Versioned).schema_version
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{file}: schema_version is {version}, this runtime reads {SCHEMA_VERSION}",
             fix="update molkv" if version > SCHEMA_VERSION else "export again",
         )
+
+
+def decode_json(file: Path, content: bytes, kind: type[Record]) -> Record:
+    """Decode a record strictly.
+
+    Raises:
+        BundleError: the content is no JSON, or not that of such a record.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(
+            f"{file}: {error}", fix="copy the bundle again, or export it with this version"
+        ) from None
 
 
 def write_json(file: Path, content: msgspec.Struct) -> None:

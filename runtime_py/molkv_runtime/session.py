@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -99,7 +100,7 @@ class Session:
         if self._blob is not None:
             self._blob.close()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,7 +157,8 @@ class Session:
         ids = self._checked(token_ids)
         for part in self._chunks(ids):
             logits = self._run_chunk(part, every=False)
-        return logits[-1].copy()
+        last: NDArray[np.float32] = logits[-1].copy()
+        return last
 
     def step(self, token_id: int) -> NDArray[np.float32]:
         """Append one token: one row is read, one position computed.
@@ -174,7 +176,7 @@ class Session:
         """
         ids = self._checked([token_id])
         began = time.perf_counter()
-        logits = self._run(ids, _ONLY_ROW)[0]
+        logits: NDArray[np.float32] = self._run(ids, _ONLY_ROW)[0]
         self._stats = replace(
             self._stats,
             decode_tokens=self._stats.decode_tokens + 1,

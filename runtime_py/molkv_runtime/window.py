@@ -71,15 +71,18 @@ class ExpertWindow:
     def planes(self) -> list[LayerRows]:
         """Views of the rows that the current step attends over, for every layer."""
         first, last = self.bounds
-        return [
-            LayerRows(
-                **{
-                    name: planes[name][first:last] if name in planes else None
-                    for name in ("keys", "values", "key_scales", "value_scales")
-                }
+        layers = []
+        for planes in self._planes:
+            views = {name: plane[first:last] for name, plane in planes.items()}
+            layers.append(
+                LayerRows(
+                    keys=views.get("keys"),
+                    values=views["values"],
+                    key_scales=views.get("key_scales"),
+                    value_scales=views.get("value_scales"),
+                )
             )
-            for planes in self._planes
-        ]
+        return layers
 
     def _move_to_front(self, rows: int) -> None:
         for planes in self._planes:

@@ -1,4 +1,4 @@
-"""The dense graph on ONNX Runtime: nothing is allocated, copied or rebound in a warm decode step."""
+"""The dense graph on ONNX Runtime: a warm decode step allocates, copies and rebinds nothing."""
 
 from __future__ import annotations
 
@@ -58,9 +58,7 @@ class OnnxGraph:
         BundleError: the graph cannot be loaded, or is another checkpoint's.
     """
 
-    def __init__(
-        self, file: Path, manifest: Manifest, *, threads: int | None = None
-    ) -> None:
+    def __init__(self, file: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         self.model = model = manifest.model
         self._session = _load(file, threads or _available_cores())
         _check_metadata(file, self._session.get_modelmeta().custom_metadata_map, manifest)
@@ -105,7 +103,8 @@ class OnnxGraph:
         buffers.position[0] = position
         buffers.logits_index[:] = logits_index
         self._session.run_with_iobinding(binding)
-        return buffers.logits[0]
+        logits: NDArray[np.float32] = buffers.logits[0]
+        return logits
 
     def _bind(self, buffers: _Buffers, window: ExpertWindow | None) -> Any:
         io_binding = self._session.io_binding()

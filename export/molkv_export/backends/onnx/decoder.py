@@ -23,6 +23,7 @@ from molkv_export.backends.onnx.expert_attention_function import (
 from molkv_export.backends.onnx.graph_builder import (
     NAMESPACE_MICROSOFT,
     NAMESPACE_MOLKV,
+    OPSET,
     GraphBuilder,
 )
 from molkv_export.errors import ExportError
@@ -31,13 +32,18 @@ from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
 
-__all__ = ["MODEL_FILE", "REQUIRED_OPERATORS", "write_dense_graph"]
+__all__ = ["MODEL_FILE", "required_operators", "write_dense_graph"]
 
 MODEL_FILE = "dense.onnx"
 DATA_FILE = "dense.onnx.data"
-REQUIRED_OPERATORS = {"": 23, NAMESPACE_MICROSOFT: 1, NAMESPACE_MOLKV: 1}
 _ROTARY_MULTIPLE = 16
 _PLANE_TYPES = {"int8": TensorProto.INT8, "f16": TensorProto.FLOAT16}
+
+
+def required_operators(config: ModelConfig) -> dict[str, int]:
+    """The operator sets that a model's graph uses, with their versions."""
+    operators = {"": OPSET, NAMESPACE_MICROSOFT: 1}
+    return operators | {NAMESPACE_MOLKV: 1} if config.has_experts else operators
 
 
 def write_dense_graph(
@@ -76,8 +82,13 @@ def write_dense_graph(
                 has_value_scales=quantized,
             )
             functions = [expert_attention_function(shape)]
-        metadata = {"molkv.identity": identity, "molkv.config": json.dumps(config.to_json())}
-        model = graph.model("molkv_dense_graph", functions, metadata)
+        metadata = {
+            "molkv.identity": identity,
+            "molkv.experts": experts if config.has_experts else "none",
+            "molkv.config": json.dumps(config.to_json()),
+        }
+        operators = required_operators(config)
+        model = graph.model("molkv_dense_graph", functions, operators, metadata)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(folder / MODEL_FILE))
     return [folder / MODEL_FILE, folder / DATA_FILE]
@@ -153,7 +164,7 @@ class _Decoder:
         name = f"layers.{number}.self_attn"
         qkv = self._product(x, f"{prefix}qkv_proj.weight", packed, name=f"{name}.qkv_proj")
         heads, size = config.num_key_value_heads, config.head_dim
-        cache_shape = [1, heads, "cache_tokens", size]
+        cache_shape: list[int | str] = [1, heads, "cache_tokens", size]
         caches = []
         for kind in ("key", "value"):
             caches.append(graph.input(f"past_{kind}.{number}", TensorProto.FLOAT, cache_shape))

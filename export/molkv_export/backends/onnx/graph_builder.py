@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -40,7 +40,7 @@ class GraphBuilder:
         self._data_file = data_file
         self._data = data_file.open("wb")
 
-    def __enter__(self) -> GraphBuilder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -104,13 +104,18 @@ class GraphBuilder:
         return outputs[0]
 
     def model(
-        self, name: str, functions: Sequence[onnx.FunctionProto], metadata: dict[str, str]
+        self,
+        name: str,
+        functions: Sequence[onnx.FunctionProto],
+        operators: Mapping[str, int],
+        metadata: dict[str, str],
     ) -> onnx.ModelProto:
         """The finished model.
 
         Args:
             name: the graph's.
             functions: model-local functions.
+            operators: versions of the operator sets in use, by domain.
             metadata: becomes the model's metadata properties.
         """
         graph = helper.make_graph(
@@ -122,9 +127,7 @@ class GraphBuilder:
             ir_version=_IR_VERSION,
             functions=functions,
             opset_imports=[
-                helper.make_opsetid("", OPSET),
-                helper.make_opsetid(NAMESPACE_MICROSOFT, 1),
-                helper.make_opsetid(NAMESPACE_MOLKV, 1),
+                helper.make_opsetid(domain, version) for domain, version in operators.items()
             ],
         )
         helper.set_model_props(model, metadata)

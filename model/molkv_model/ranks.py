@@ -1,0 +1,64 @@
+"""The processes that torchrun started; one without it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor, nn
+
+__all__ = ["Ranks"]
+
+
+class Ranks:
+    """This process's place among all, and what they do together.
+
+    Attributes:
+        count: processes.
+        rank: this one's number.
+        device: the GPU of this process, or the CPU.
+    """
+
+    def __init__(self) -> None:
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.device = torch.device("cpu")
+        if torch.cuda.is_available():
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(self.device)  # NCCL's barrier takes the current device
+
+    def __enter__(self) -> Self:
+        if self.count > 1:
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            torch.distributed.init_process_group(backend)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.count > 1:
+            torch.distributed.destroy_process_group()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+    def mean(self, value: Tensor) -> float:
+        """The mean of a scalar over all processes."""
+        if self.count > 1:
+            torch.distributed.all_reduce(value)
+        return float(value) / self.count
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over all processes."""
+        return DistributedDataParallel(model) if self.count > 1 else model

@@ -1,0 +1,197 @@
+"""The `molkv` command as a user meets it: output, JSON, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from molkv_model.embedded import tiny_checkpoint
+
+MOLKV = str(Path(sys.executable).parent / "molkv")
+COMMANDS = ("demo", "train", "export", "inspect", "verify", "run", "eval")
+TEXT = "We the people of the United States ask the Congress for peace and commerce. " * 40
+
+
+def molkv(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [MOLKV, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "bundle"
+    result = molkv("export", tiny_checkpoint(), "--out", out, "--json")
+    report = json.loads(result.stdout)
+    assert report["passed"] is True
+    assert report["files"]["experts.molkv"] == (out / "experts.molkv").stat().st_size
+    return out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example(command: str) -> None:
+    assert "Example: molkv " + command in molkv(command, "--help").stdout
+
+
+def test_version_is_printed() -> None:
+    assert molkv("--version").stdout.startswith("molkv ")
+
+
+def test_demo_ends_with_text_speed_and_verdict(tmp_path: Path) -> None:
+    result = molkv("demo", "--out", tmp_path / "demo", "--max-tokens", 40)
+    assert result.stdout.startswith("The President of the United States ")
+    assert len(result.stdout.split()) > 20
+    assert "tokens/s" in result.stderr
+    assert result.stderr.rstrip().endswith("parity: passed")
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    plan = json.loads(
+        molkv("export", tiny_checkpoint(), "--out", out, "--dry-run", "--json").stdout
+    )
+    assert plan["bytes_per_token"] > 0
+    assert plan["files"]["experts.molkv"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_prints_text_and_statistics_as_json(bundle: Path) -> None:
+    arguments = ("run", bundle, "--prompt", "The Congress", "--max-tokens", 12, "--seed", 7)
+    report = json.loads(molkv(*arguments, "--json").stdout)
+    assert len(report["ids"]) == 12
+    assert report["text"].strip()
+    names = {
+        "prefill_tokens_per_s",
+        "decode_tokens_per_s",
+        "time_to_first_token_ms",
+        "rows_read",
+        "bytes_read",
+        "lookup_us_per_token",
+    }
+    assert names <= set(report["stats"])
+    assert all(report["stats"][name] > 0 for name in names)
+    again = molkv(*arguments).stdout
+    assert again == f"The Congress{report['text']}\n"
+
+
+def test_run_takes_ids(bundle: Path) -> None:
+    by_ids = molkv("run", bundle, "--ids", "12 7 99", "--temperature", 0, "--json").stdout
+    assert json.loads(by_ids)["ids"]
+
+
+def test_inspect_prints_the_manifest_and_the_header_as_written(bundle: Path) -> None:
+    manifest = json.loads(molkv("inspect", bundle, "--json").stdout)
+    assert manifest == json.loads((bundle / "manifest.json").read_bytes())
+    header = json.loads(molkv("inspect", bundle / "experts.molkv", "--json").stdout)
+    assert header["identity"] == manifest["identity"]
+    assert "parity" in molkv("inspect", bundle).stderr
+    assert "row_stride" in molkv("inspect", bundle / "experts.molkv").stderr
+
+
+def test_verify_prints_every_rung_as_json(bundle: Path) -> None:
+    report = json.loads(molkv("verify", bundle, "--json", "--no-record").stdout)
+    assert report["passed"] is True
+    assert {rung["name"][0] for rung in report["rungs"]} == set("123456")
+    assert all({"name", "passed", "figure", "limit"} <= set(rung) for rung in report["rungs"])
+
+
+def test_verify_of_a_bundle_that_computes_something_else_exits_with_1(
+    bundle: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    subprocess.run(["cp", "-r", str(bundle), str(changed)], check=True)
+    golden = json.loads((changed / "golden.json").read_text())
+    golden["cases"][0]["greedy"][5] ^= 1
+    (changed / "golden.json").write_text(json.dumps(golden))
+    entries = json.loads((changed / "manifest.json").read_text())
+    digest = subprocess.run(
+        ["sha256sum", str(changed / "golden.json")], capture_output=True, text=True, check=True
+    ).stdout.split()[0]
+    for entry in entries["files"]:
+        if entry["name"] == "golden.json":
+            entry["sha256"] = digest
+            entry["bytes"] = (changed / "golden.json").stat().st_size
+    (changed / "manifest.json").write_text(json.dumps(entries))
+    report = json.loads(molkv("verify", changed, "--json", code=1).stdout)
+    assert [rung["name"] for rung in report["rungs"] if not rung["passed"]] == ["6 greedy tokens"]
+
+
+def test_eval_reports_int8_experts_within_their_limits_of_f16(bundle: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    molkv("export", tiny_checkpoint(), "--out", tmp_path / "f16", "--experts", "f16", "--json")
+    report = json.loads(
+        molkv("eval", bundle, "--text", text, "--against", tmp_path / "f16", "--json").stdout
+    )
+    assert report["kl_divergence"] <= 0.001
+    assert report["same_top1"] >= 0.99
+    assert report["tokens"] > 500
+    assert report["perplexity"] > 1
+    against_checkpoint = molkv("eval", bundle, "--text", text, "--against", tiny_checkpoint())
+    assert "±" in against_checkpoint.stderr
+
+
+def test_train_export_and_run_go_together(tmp_path: Path) -> None:
+    texts = []
+    for number in range(2):
+        texts.append(tmp_path / f"{number}.txt")
+        texts[-1].write_text(TEXT * 2)
+    out = tmp_path / "checkpoint"
+    settings = ["vocab_size=300", "hidden_size=32", "num_attention_heads=2", "expert_window=16"]
+    settings += ["num_key_value_heads=2", "num_hidden_layers=1", "intermediate_size=32"]
+    settings += ["expert_intermediate_size=16", "max_position_embeddings=128"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    lines = molkv(
+        *("train", "--text", *texts, "--out", out, "--tokens", 4096, "--batch-tokens", 512),
+        *("--sequence-length", 64, *overrides, "--json"),
+    ).stdout.splitlines()
+    assert json.loads(lines[-1])["validation_loss"] > 0
+    assert (out / "README.md").is_file()
+    molkv("export", out, "--out", tmp_path / "bundle")
+    assert molkv("run", tmp_path / "bundle", "--prompt", "We the", "--max-tokens", 4).stdout
+
+
+def test_bad_input_exits_with_2_and_names_the_fix(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("")
+    (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
+    cases: list[tuple[str, ...]] = [
+        ("export", str(tmp_path), "--out", str(tmp_path / "out")),
+        ("export", str(tiny_checkpoint()), "--out", str(bundle)),
+        ("export", str(tiny_checkpoint()), "--out", str(tmp_path / "o"), "--backend", "tflite"),
+        ("export", str(tiny_checkpoint()), "--out", str(tmp_path / "o"), "--experts", "int3"),
+        ("run", str(tmp_path), "--prompt", "a"),
+        ("run", str(bundle), "--prompt", ""),
+        ("run", str(bundle)),
+        ("run", str(bundle), "--ids", "1 two"),
+        ("run", str(bundle), "--ids", "4096"),
+        ("run", str(bundle), "--prompt", "a", "--top-p", "0"),
+        ("run", str(bundle), "--prompt", "word " * 2000),
+        ("inspect", str(tmp_path / "text.txt")),
+        ("inspect", str(tmp_path / "missing")),
+        ("verify", str(bundle), "--checkpoint", str(tmp_path)),
+        ("eval", str(bundle), "--text", str(tmp_path / "missing.txt")),
+        ("eval", str(bundle), "--text", str(tmp_path / "latin.txt")),
+        ("eval", str(bundle), "--text", str(tmp_path / "text.txt")),
+        ("train", "--text", str(tmp_path / "text.txt"), "--out", str(tmp_path / "c")),
+        ("train", "--preset", "huge", "--text", str(bundle / "README.md"), "--out", str(tmp_path)),
+        ("train", "--set", "depth=3", "--text", str(bundle / "README.md"), "--out", str(tmp_path)),
+    ]
+    for arguments in cases:
+        result = molkv(*arguments, code=2)
+        assert "error" in result.stderr.lower(), arguments
+        assert not (tmp_path / "out").exists()
+
+
+def test_commands_of_the_thin_runtime_do_not_import_torch() -> None:
+    script = (
+        "import sys; import molkv_export.cli.app; "
+        "assert not {'torch', 'onnx', 'safetensors'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

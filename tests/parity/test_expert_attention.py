@@ -1,0 +1,197 @@
+"""Rung 3: one op, four implementations, and wrong formulas that none of them may match."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molkv_export.expert_attention import expert_attention, reference_expert_attention
+from molkv_export.op_parity import OpCase, make_case, op_parity, run_function
+from molkv_runtime.bundle import Bundle
+from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
+from molkv_runtime.row_layout import DataType, LayerRows, RowGeometry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from tests.conftest import BundleOf
+
+    Implementation = Callable[[OpCase], NDArray[np.float32]]
+
+TOLERANCE = 2e-5
+
+
+def by_loops(case: OpCase, wrong: str = "") -> NDArray[np.float64]:
+    """docs/graph.md's sentence restated in plain Python, or with one mistake."""
+    query, rows, bias = case.query, case.rows, case.age_bias
+    tokens, heads, key_size = query.shape
+    experts, window = bias.shape[1:]
+    assert rows.keys is not None
+    count, value_size = len(rows.values), rows.values.shape[2] // heads
+    key_scales = np.ones((count, experts)) if rows.key_scales is None else rows.key_scales
+    value_scales = np.ones((count, experts)) if rows.value_scales is None else rows.value_scales
+    if wrong == "no key scales":
+        key_scales = np.ones((count, experts))
+    if wrong == "no value scales":
+        value_scales = np.ones((count, experts))
+    output = np.zeros((tokens, heads * value_size))
+    for t in range(tokens):
+        for g in range(heads):
+            weights: dict[tuple[int, int], float] = {}
+            for j in range(count):
+                age = count - tokens + t - j
+                too_old = age >= window and wrong != "no age mask"
+                if age < 0 or too_old or (j < case.start and wrong != "start ignored"):
+                    continue
+                for n in range(experts):
+                    score = 0.0
+                    for i in range(key_size):
+                        score += float(query[t, g, i]) * float(rows.keys[j, n, g * key_size + i])
+                    score *= float(key_scales[j, n])
+                    if wrong != "no 1/sqrt(dk)":
+                        score /= math.sqrt(key_size)
+                    shown = window - 1 - age if wrong == "age from the wrong end" else age
+                    if wrong != "no age bias":
+                        score += float(bias[g, n, min(max(shown, 0), window - 1)])
+                    weights[j, n] = math.exp(score)
+            for (j, n), weight in weights.items():
+                among = {
+                    "softmax per token": [w for (i, _), w in weights.items() if i == j],
+                    "softmax per expert": [w for (_, m), w in weights.items() if m == n],
+                }.get(wrong, list(weights.values()))
+                share = weight / sum(among) * float(value_scales[j, n])
+                slice_of = 0 if wrong == "every head mixes the first slice" else g
+                for i in range(value_size):
+                    value = float(rows.values[j, n, slice_of * value_size + i])
+                    output[t, g * value_size + i] += share * value
+    return output
+
+
+def by_torch(case: OpCase) -> NDArray[np.float32]:
+    feeds: dict[str, Any] = {
+        name: None if array is None else torch.from_numpy(array)
+        for name, array in case.feeds.items()
+    }
+    result: NDArray[np.float32] = reference_expert_attention(**feeds).numpy()
+    return result
+
+
+def by_numpy(case: OpCase) -> NDArray[np.float32]:
+    return numpy_expert_attention(case.query, case.rows, case.age_bias, case.start)
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "NumPy": by_numpy,
+    "torch": by_torch,
+    "ONNX function": run_function,
+}
+WRONG = (
+    "no age mask",
+    "start ignored",
+    "no 1/sqrt(dk)",
+    "no age bias",
+    "age from the wrong end",
+    "softmax per token",
+    "softmax per expert",
+    "every head mixes the first slice",
+    "no key scales",
+    "no value scales",
+)
+
+
+def distance(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-3))
+
+
+@st.composite
+def op_cases(draw: st.DrawFn) -> OpCase:
+    heads = draw(st.integers(0, 3))
+    geometry = RowGeometry.of(
+        draw(st.sampled_from([DataType.INT8, DataType.FLOAT16])),
+        layers=1,
+        experts=draw(st.integers(1, 3)),
+        key_heads=heads,
+        key_size=draw(st.integers(1, 5)) if heads else 0,
+        value_size=max(heads, 1) * draw(st.integers(1, 3)),
+    )
+    tokens = draw(st.integers(1, 6))
+    rows = tokens + draw(st.integers(0, 8))
+    window = draw(st.integers(1, 7)) if heads else 1
+    # Every token attends at least its own row: padding lies before the new tokens.
+    start = draw(st.integers(0, rows - tokens))
+    seed = draw(st.integers(0, 2**31))
+    return make_case(geometry, window, tokens=tokens, rows=rows, start=start, seed=seed)
+
+
+@given(op_cases())
+@settings(max_examples=60, deadline=None)
+def test_every_implementation_computes_the_sentence(case: OpCase) -> None:
+    expected = by_loops(case)
+    for name, implementation in IMPLEMENTATIONS.items():
+        ours = implementation(case)
+        assert ours.dtype == np.float32
+        assert distance(ours, expected) < TOLERANCE, name
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_no_implementation_matches_a_wrong_formula(name: str, wrong: str) -> None:
+    geometry = RowGeometry.of(
+        DataType.INT8, layers=1, experts=3, key_heads=2, key_size=4, value_size=8
+    )
+    # More rows than any token's window holds, and padding inside the window of the first token.
+    case = make_case(geometry, 5, tokens=3, rows=10, start=4, seed=3)
+    ours = IMPLEMENTATIONS[name](case)
+    assert distance(ours, by_loops(case)) < TOLERANCE
+    assert distance(ours, by_loops(case, wrong)) > 1000 * TOLERANCE
+
+
+def test_large_scores_do_not_overflow() -> None:
+    geometry = RowGeometry.of(
+        DataType.FLOAT16, layers=1, experts=2, key_heads=1, key_size=2, value_size=4
+    )
+    case = make_case(geometry, 3, tokens=2, rows=4)
+    hot = replace(case, age_bias=case.age_bias + np.float32(1000))
+    for name, implementation in IMPLEMENTATIONS.items():
+        # Softmax does not see a constant; exp(1000) would.
+        np.testing.assert_allclose(
+            implementation(hot), implementation(case), atol=2e-3, err_msg=name
+        )
+
+
+def test_the_custom_op_is_its_reference_and_has_its_shape() -> None:
+    geometry = RowGeometry.of(
+        DataType.INT8, layers=1, experts=2, key_heads=2, key_size=3, value_size=6
+    )
+    case = make_case(geometry, 4, tokens=2, rows=5)
+    arguments = [torch.from_numpy(array) for array in case.feeds.values() if array is not None]
+    assert torch.equal(
+        torch.ops.molkv.expert_attention(*arguments), torch.from_numpy(by_torch(case))
+    )
+    with torch.device("meta"):
+        shape = expert_attention(*[torch.empty_like(value) for value in arguments]).shape
+    assert shape == (2, 6)
+
+
+def test_numpy_names_the_missing_keys_of_mole_rows() -> None:
+    rows = LayerRows(None, np.zeros((1, 2, 4), np.int8), None, np.ones((1, 2), np.float32))
+    with pytest.raises(ValueError, match="one-hot"):
+        numpy_expert_attention(np.zeros((1, 1, 2), np.float32), rows, np.zeros((1, 2, 1), "f4"))
+
+
+@pytest.mark.parametrize("kind", ["molkv", "mole"])
+def test_verify_compares_the_op_on_the_bundles_own_geometry(bundle_of: BundleOf, kind: str) -> None:
+    results = list(op_parity(Bundle.open(bundle_of(kind, "int8"))))
+    assert [result.must_differ for result in results] == [False, False, True]
+    assert all(result.difference < 1e-5 for result in results[:2])
+    assert results[2].difference > 1e-2
