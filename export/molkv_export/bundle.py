@@ -21,6 +21,7 @@ from molkv_export.output_folder import partial_folder, put_in_place, require_rep
 from molkv_export.plan import make_plan
 from molkv_export.quantize import ExpertPrecision
 from molkv_export.reference import ReferenceSession
+from molkv_export.threads import torch_threads
 from molkv_export.verify import verify
 from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
 from molkv_runtime.blob import Blob
@@ -152,7 +153,8 @@ class _Export:
     def execute(self) -> Bundle:
         out = self.config.out
         try:
-            with partial_folder(out) as folder:
+            width = self.checkpoint.config.hidden_size
+            with partial_folder(out) as folder, torch_threads(width):
                 self._write(folder)
                 put_in_place(folder, out)
         except OSError as error:

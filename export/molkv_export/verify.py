@@ -17,6 +17,7 @@ from molkv_export.golden import dequantized_digest, golden_logits, row_digest
 from molkv_export.op_parity import OP_TOLERANCE, op_parity
 from molkv_export.reference import ReferenceSession
 from molkv_export.reparameterize import ExpertTable
+from molkv_export.threads import torch_threads, worthwhile_threads
 from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.blob import Blob
 from molkv_runtime.bundle import Bundle
@@ -60,10 +61,13 @@ def verify(
             fix="name the checkpoint that the bundle was exported from",
         )
     rungs = []
+    golden, width = bundle.load_golden(), bundle.manifest.model.hidden_size
     for backend in bundle.manifest.backends:
-        with Session(bundle, backend=backend) as session:
-            ladder = _Ladder(bundle, backend, session, bundle.load_golden(), checkpoint)
-            for rung in ladder.climb():
+        with (
+            torch_threads(width),
+            Session(bundle, backend=backend, threads=worthwhile_threads(width)) as session,
+        ):
+            for rung in _Ladder(bundle, backend, session, golden, checkpoint).climb():
                 rungs.append(rung)
                 if on_rung is not None:
                     on_rung(rung)
@@ -139,7 +143,8 @@ class _Ladder:
         return _at_most("4 prefill in chunks", worst, self.golden.logits_tolerance, detail)
 
     def _logits_in_chunks(self, ids: NDArray[np.int64], chunk: int) -> NDArray[np.float32]:
-        with Session(self.bundle, backend=self.backend, chunk=chunk) as session:
+        threads = worthwhile_threads(self.bundle.manifest.model.hidden_size)
+        with Session(self.bundle, backend=self.backend, chunk=chunk, threads=threads) as session:
             return session.logits(ids)
 
     def _recorded_logits(self) -> Iterator[RungEntry]:

@@ -122,7 +122,7 @@ class Bundle:
         Raises:
             BundleError: the file is damaged or of another version.
         """
-        return read_golden(self.path / self.manifest.golden)
+        return read_golden(self.path / self.manifest.golden, self.manifest.model.vocab_size)
 
     def graph_file(self, backend: str) -> Path:
         """The dense graph of a backend.

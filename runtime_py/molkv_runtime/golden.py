@@ -88,11 +88,15 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: list[GoldenRow]
 
 
-def read_golden(file: Path) -> Golden:
+def read_golden(file: Path, vocabulary_size: int) -> Golden:
     """Read a ``golden.json``.
 
+    Args:
+        file: where it is.
+        vocabulary_size: of the model; every token id must lie below it.
+
     Raises:
-        BundleError: it is missing, damaged or of another version.
+        BundleError: it is missing, damaged, of another version or of another model.
     """
     try:
         content = file.read_bytes()
@@ -107,4 +111,15 @@ def read_golden(file: Path) -> Golden:
             f"{SCHEMA_VERSION}",
             fix="export again",
         )
+    if not golden.cases:
+        raise BundleError(f"{file}: cases is empty", fix="export again")
+    ids = {row.token_id for row in golden.rows}
+    for case in golden.cases:
+        ids.update(case.prompt_ids, case.greedy, case.logits.token_ids, case.sampled.token_ids)
+    for extreme in (min(ids), max(ids)):
+        if not 0 <= extreme < vocabulary_size:
+            raise BundleError(
+                f"{file}: token id {extreme} is outside the vocabulary, 0 to {vocabulary_size - 1}",
+                fix="graph and golden cases must come from one export",
+            )
     return golden

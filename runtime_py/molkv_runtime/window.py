@@ -17,8 +17,8 @@ class ExpertWindow:
     """Per-layer planes of the rows that the next step attends over, oldest first.
 
     Rows are appended where the graph will read them. When the planes are full, the W - 1 rows that
-    can still be attended move to the front: with room for two windows that is one copy every W
-    tokens. Memory is `nbytes`: (W - 1 + max(chunk, W)) rows of their sections' size.
+    can still be attended move to the front: one copy every max(chunk, W) single tokens. Memory is
+    `nbytes`: (W - 1 + max(chunk, W)) rows of their sections' size.
 
     Args:
         layout: the row layout.

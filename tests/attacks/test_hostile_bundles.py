@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +21,8 @@ from tests.attacks.bundle_folders import TOKEN_OF_BAD_ROW, Attack, attacks
 from tests.small_models import edit_weights, write_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import BundleOf
 
 SMALL = {"num_hidden_layers": 1, "max_position_embeddings": 12, "vocab_size": 40}
@@ -79,6 +81,44 @@ def test_a_damaged_row_is_refused_when_it_is_read_and_other_rows_work(
     # Opening does not hash the blob; proving the bundle does.
     with pytest.raises(errors.BundleError, match=r"experts\.molkv: sha256"):
         bundle.verify_files()
+
+
+def golden_with(**changes: object) -> Callable[[dict[str, Any]], None]:
+    return lambda golden: golden.update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (golden_with(schema_version=2), "schema_version is 2"),
+        (golden_with(cases=[]), "cases is empty"),
+        (golden_with(surprise=1), "unknown field `surprise`"),
+        (lambda golden: golden["cases"][0]["greedy"].append(320), "token id 320 is outside"),
+        (lambda golden: golden["cases"][0]["prompt_ids"].append(-1), "token id -1 is outside"),
+        (lambda golden: golden["rows"][0].update(token_id=2**40), f"token id {2**40} is outside"),
+        (lambda golden: golden["cases"][0]["logits"].update(mean=None), "mean"),
+    ],
+)
+def test_hostile_golden_cases_are_refused(
+    bundle_of: BundleOf,
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle_of("molkv", "int8"), folder)
+    bundle = Bundle.open(folder)
+    golden = json.loads((folder / "golden.json").read_text())
+    change(golden)
+    (folder / "golden.json").write_text(json.dumps(golden))
+    with pytest.raises(errors.BundleError) as caught:
+        bundle.load_golden()
+    assert f"{folder / 'golden.json'}: " in str(caught.value)
+    assert message in str(caught.value)
+    assert caught.value.fix
+    (folder / "golden.json").unlink()
+    with pytest.raises(errors.BundleError, match="cannot be read: No such file"):
+        bundle.load_golden()
 
 
 def test_no_descriptor_leaks_when_a_bundle_is_refused(bundle_of: BundleOf, tmp_path: Path) -> None:

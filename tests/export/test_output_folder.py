@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 import molkv_export.bundle as export_module
 from molkv_export import ExportError, export, output_folder
@@ -345,3 +346,13 @@ def test_progress_names_every_pass_once_started(checkpoint: Path, tmp_path: Path
     rows = [progress for progress in seen if progress.name == "expert rows"]
     assert [progress.done for progress in rows] == [0, 320]
     assert all(progress.done <= progress.total for progress in seen)
+
+
+def test_an_export_leaves_torchs_threads_as_they_were(checkpoint: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        export(checkpoint, tmp_path / "bundle")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
