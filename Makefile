@@ -50,10 +50,13 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) --editable '.[test]'
 	touch $@ $(VENV)/.export
 
-# strace counts the reads that the system really sees.
+# A compiler builds the native core, GoogleTest tests it, strace counts the reads that the system
+# really sees.
+PACKAGES := g++ libgtest-dev strace
 .PHONY: system-packages
 system-packages:
-	@command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; }
+	@dpkg-query --show $(PACKAGES) >/dev/null 2>&1 || \
+		{ apt-get update -qq && apt-get install -y -qq $(PACKAGES); }
 
 $(CORPUS)/.fetched:
 	mkdir -p $(CORPUS)

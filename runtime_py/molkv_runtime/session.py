@@ -134,11 +134,33 @@ class Session:
             TokenIdError: an id lies outside the vocabulary.
             RowCorruptError: a row's bytes do not match its checksum.
         """
-        self._start_sequence()
-        ids = self._checked(token_ids)
-        # Copies, because a later chunk of the same shape overwrites the engine's output.
-        parts = [self._run_chunk(part, every=True).copy() for part in self._chunks(ids)]
-        return np.concatenate(parts)
+        ids = self._checked_new(token_ids)
+        logits = np.empty((len(ids), self.model.vocab_size), np.float32)
+        first = 0
+        for block in self.logits_blocks(ids):
+            logits[first : first + len(block)] = block
+            first += len(block)
+        return logits
+
+    def logits_blocks(self, token_ids: ArrayLike) -> Iterator[NDArray[np.float32]]:
+        """Logits of every position of a new sequence, a chunk at a time.
+
+        For long texts: the logits of one chunk are in memory, not those of all positions.
+
+        Args:
+            token_ids: integers [T].
+
+        Yields:
+            float32 [C, V], C at most `chunk`; overwritten by the next block.
+
+        Raises:
+            ContextLengthError: no tokens, or more than the context.
+            TokenIdError: an id lies outside the vocabulary.
+            RowCorruptError: a row's bytes do not match its checksum.
+        """
+        ids = self._checked_new(token_ids)
+        for part in self._chunks(ids):
+            yield self._run_chunk(part, every=True)
 
     def prefill(self, token_ids: ArrayLike) -> NDArray[np.float32]:
         """Append tokens to the sequence, in chunks.
@@ -251,6 +273,10 @@ class Session:
     def _stop_ids(self) -> set[int]:
         found = None if self.tokenizer is None else self.tokenizer.token_to_id(_END_OF_TEXT)
         return set() if found is None else {found}
+
+    def _checked_new(self, token_ids: ArrayLike) -> NDArray[np.int64]:
+        self._start_sequence()
+        return self._checked(token_ids)
 
     def _checked(self, token_ids: ArrayLike) -> NDArray[np.int64]:
         try:

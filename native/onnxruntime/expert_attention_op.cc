@@ -1,0 +1,294 @@
+// ai.molkv::ExpertAttention version 1 for ONNX Runtime (docs/graph.md, "The operator"). Load it
+// with SessionOptions.register_custom_ops_library; the kernel then takes precedence over the
+// model's own function of the same name.
+
+#include <climits>
+#include <cstdint>
+#include <exception>
+#include <string>
+
+#include "error.h"
+#include "molkv/molkv.h"
+#include "ort_c_api.h"
+
+namespace molkv::ort {
+namespace {
+
+constexpr char kDomain[] = "ai.molkv";
+
+enum Input : size_t {
+  kQuery,
+  kKeys,
+  kKeyScales,
+  kValues,
+  kValueScales,
+  kAgeBias,
+  kStart,
+  kInputCount,
+};
+
+constexpr const char* kInputNames[kInputCount] = {
+    "query", "keys", "key_scales", "values", "value_scales", "age_bias", "start",
+};
+
+// A failure that ONNX Runtime reported.
+struct Failure {
+  OrtStatus* status;
+};
+
+void Check(OrtStatus* status) {
+  if (status != nullptr) throw Failure{status};
+}
+
+[[noreturn]] void Refuse(Input input, const std::string& message) {
+  throw Error(MOLKV_INVALID_ARGUMENT,
+              std::string("ExpertAttention: ") + kInputNames[input] + " " + message);
+}
+
+constexpr size_t kMostDimensions = 3;
+
+// An input; `data` is null where an optional one is absent.
+struct Tensor {
+  const void* data = nullptr;
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  size_t rank = 0;
+  int64_t dimensions[kMostDimensions] = {};
+};
+
+std::string ShapeText(const int64_t* dimensions, size_t rank) {
+  std::string text = "[";
+  for (size_t i = 0; i < rank; ++i) text += (i ? ", " : "") + std::to_string(dimensions[i]);
+  return text + "]";
+}
+
+void ReadShape(const OrtApi& api, const OrtTensorTypeAndShapeInfo* info, Input input,
+               Tensor* tensor) {
+  Check(api.GetTensorElementType(info, &tensor->type));
+  Check(api.GetDimensionsCount(info, &tensor->rank));
+  if (tensor->rank > kMostDimensions) {
+    Refuse(input, "has " + std::to_string(tensor->rank) + " dimensions (at most 3 are known)");
+  }
+  Check(api.GetDimensions(info, tensor->dimensions, tensor->rank));
+}
+
+Tensor ReadInput(const OrtApi& api, const OrtKernelContext* context, Input input) {
+  Tensor tensor;
+  const OrtValue* value = nullptr;
+  Check(api.KernelContext_GetInput(context, input, &value));
+  if (value == nullptr) return tensor;
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  Check(api.GetTensorTypeAndShape(value, &info));
+  try {
+    ReadShape(api, info, input, &tensor);
+  } catch (...) {
+    api.ReleaseTensorTypeAndShapeInfo(info);
+    throw;
+  }
+  api.ReleaseTensorTypeAndShapeInfo(info);
+  void* data = nullptr;
+  Check(api.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+  // An empty tensor may have no memory; its size is refused later, as a size.
+  static const char kNothing = 0;
+  tensor.data = data != nullptr ? data : &kNothing;
+  return tensor;
+}
+
+void CheckShape(const Tensor& tensor, Input input, std::initializer_list<int64_t> expected) {
+  bool equal = tensor.rank == expected.size();
+  for (size_t i = 0; equal && i < tensor.rank; ++i) {
+    equal = tensor.dimensions[i] == expected.begin()[i];
+  }
+  if (!equal) {
+    Refuse(input, "has the shape " + ShapeText(tensor.dimensions, tensor.rank) +
+                      " (the others' is " + "that of " +
+                      ShapeText(expected.begin(), expected.size()) + ")");
+  }
+}
+
+uint32_t Size(const Tensor& tensor, Input input, size_t axis) {
+  const int64_t size = tensor.dimensions[axis];
+  if (size < 1 || size > INT32_MAX) {
+    Refuse(input, "has the shape " + ShapeText(tensor.dimensions, tensor.rank) +
+                      " (every dimension is from 1 to 2147483647)");
+  }
+  return static_cast<uint32_t>(size);
+}
+
+uint32_t DataType(const Tensor& tensor, Input input) {
+  if (tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8) return MOLKV_INT8;
+  if (tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16) return MOLKV_FLOAT16;
+  Refuse(input, "has the element type " + std::to_string(tensor.type) + " (int8 or float16)");
+}
+
+void CheckRank(const Tensor& tensor, Input input) {
+  if (tensor.rank != 3) {
+    Refuse(input,
+           "has the shape " + ShapeText(tensor.dimensions, tensor.rank) + " (it has 3 dimensions)");
+  }
+}
+
+// All that docs/graph.md says about shapes; molkv_attention checks the sizes' meaning.
+molkv_attention_inputs MakeInputs(const Tensor (&tensors)[kInputCount]) {
+  const Tensor& query = tensors[kQuery];
+  const Tensor& values = tensors[kValues];
+  const Tensor& bias = tensors[kAgeBias];
+  for (Input input : {kQuery, kValues, kAgeBias}) CheckRank(tensors[input], input);
+
+  molkv_attention_inputs inputs = {};
+  inputs.struct_size = sizeof(inputs);
+  inputs.kernel = MOLKV_KERNEL_BEST;
+  inputs.tokens = Size(query, kQuery, 0);
+  inputs.heads = Size(query, kQuery, 1);
+  inputs.key_size = Size(query, kQuery, 2);
+  inputs.rows = Size(values, kValues, 0);
+  inputs.experts = Size(values, kValues, 1);
+  inputs.value_size = Size(values, kValues, 2);
+  inputs.window = Size(bias, kAgeBias, 2);
+  const int64_t rows = inputs.rows, experts = inputs.experts, heads = inputs.heads;
+  CheckShape(tensors[kKeys], kKeys, {rows, experts, heads * inputs.key_size});
+  CheckShape(bias, kAgeBias, {heads, experts, inputs.window});
+  for (Input input : {kKeyScales, kValueScales}) {
+    if (tensors[input].data != nullptr) CheckShape(tensors[input], input, {rows, experts});
+  }
+  CheckShape(tensors[kStart], kStart, {1});
+  inputs.key_dtype = DataType(tensors[kKeys], kKeys);
+  inputs.value_dtype = DataType(values, kValues);
+  inputs.start = *static_cast<const int64_t*>(tensors[kStart].data);
+  inputs.query = static_cast<const float*>(query.data);
+  inputs.keys = tensors[kKeys].data;
+  inputs.key_scales = static_cast<const float*>(tensors[kKeyScales].data);
+  inputs.values = values.data;
+  inputs.value_scales = static_cast<const float*>(tensors[kValueScales].data);
+  inputs.age_bias = static_cast<const float*>(bias.data);
+  return inputs;
+}
+
+struct Pool {
+  const OrtApi& api;
+  const OrtKernelContext* context;
+};
+
+// A molkv_parallel_for on ONNX Runtime's own threads, so that the two never compete for cores.
+void ParallelFor(void* pool, size_t count, void (*work)(void*, size_t, size_t), void* context) {
+  struct Job {
+    void (*work)(void*, size_t, size_t);
+    void* context;
+  };
+  const Pool& threads = *static_cast<const Pool*>(pool);
+  Job job = {work, context};
+  const auto run = [](void* data, size_t index) {
+    const Job& job = *static_cast<const Job*>(data);
+    job.work(job.context, index, index + 1);
+  };
+  OrtStatus* status = threads.api.KernelContext_ParallelFor(threads.context, run, count, 0, &job);
+  if (status != nullptr) {  // nothing ran
+    threads.api.ReleaseStatus(status);
+    work(context, 0, count);
+  }
+}
+
+void Compute(const OrtApi& api, OrtKernelContext* context) {
+  Tensor tensors[kInputCount];
+  for (size_t i = 0; i < kInputCount; ++i) {
+    tensors[i] = ReadInput(api, context, static_cast<Input>(i));
+  }
+  const molkv_attention_inputs inputs = MakeInputs(tensors);
+  const int64_t shape[] = {inputs.tokens, inputs.value_size};
+  OrtValue* value = nullptr;
+  Check(api.KernelContext_GetOutput(context, 0, shape, 2, &value));
+  void* output = nullptr;
+  Check(api.GetTensorMutableData(value, &output));
+  Pool pool = {api, context};
+  molkv_error error;
+  const molkv_status status =
+      molkv_attention(&inputs, static_cast<float*>(output), nullptr, ParallelFor, &pool, &error);
+  if (status != MOLKV_OK) throw Error(status, error.message);
+}
+
+// Runs the body of a callback and turns what it throws into a status.
+template <typename Body>
+OrtStatus* GuardStatus(const OrtApi& api, const Body& body) noexcept {
+  try {
+    body();
+    return nullptr;
+  } catch (const Failure& failure) {
+    return failure.status;
+  } catch (const Error& error) {
+    const bool unsupported = error.status() == MOLKV_UNSUPPORTED;
+    return api.CreateStatus(unsupported ? ORT_NOT_IMPLEMENTED : ORT_INVALID_ARGUMENT, error.what());
+  } catch (const std::exception& error) {
+    return api.CreateStatus(ORT_FAIL, error.what());
+  }
+}
+
+struct Kernel {
+  const OrtApi& api;
+};
+
+OrtCustomOp MakeOp() {
+  OrtCustomOp op = {};
+  op.version = kApiVersion;
+  op.GetName = [](const OrtCustomOp*) { return "ExpertAttention"; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) { return "CPUExecutionProvider"; };
+  op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return kInputCount; };
+  op.GetInputType = [](const OrtCustomOp*, size_t index) {
+    if (index == kStart) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    const bool of_any_type = index == kKeys || index == kValues;
+    return of_any_type ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED
+                       : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  };
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    const bool optional = index == kKeyScales || index == kValueScales;
+    return optional ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+  };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
+  op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
+  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
+  op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 1; };
+  op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 1; };
+  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
+  op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo*,
+                         void** kernel) {
+    return GuardStatus(*api, [&] { *kernel = new Kernel{*api}; });
+  };
+  op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+    const OrtApi& api = static_cast<const Kernel*>(kernel)->api;
+    return GuardStatus(api, [&] { Compute(api, context); });
+  };
+  op.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+  return op;
+}
+
+// The domain with the op. Sessions refer to it for as long as they live, so it is never released.
+OrtCustomOpDomain* GetDomain(const OrtApi& api) {
+  static const OrtCustomOp op = MakeOp();
+  static OrtCustomOpDomain* const domain = [&] {
+    OrtCustomOpDomain* created = nullptr;
+    Check(api.CreateCustomOpDomain(kDomain, &created));
+    Check(api.CustomOpDomain_Add(created, &op));
+    return created;
+  }();
+  return domain;
+}
+
+}  // namespace
+}  // namespace molkv::ort
+
+// What SessionOptions.register_custom_ops_library calls.
+extern "C" MOLKV_EXPORT molkv::ort::OrtStatus* RegisterCustomOps(
+    molkv::ort::OrtSessionOptions* options, const molkv::ort::OrtApiBase* base) {
+  using molkv::ort::OrtApi;
+  const OrtApi* api = base->GetApi(molkv::ort::kApiVersion);
+  if (api == nullptr) {
+    const std::string message = std::string("molkv's operator needs ONNX Runtime 1.17 or newer; ") +
+                                "this is " + base->GetVersionString();
+    return base->GetApi(1)->CreateStatus(molkv::ort::ORT_NOT_IMPLEMENTED, message.c_str());
+  }
+  return molkv::ort::GuardStatus(*api, [&] {
+    molkv::ort::Check(api->AddCustomOpDomain(options, molkv::ort::GetDomain(*api)));
+  });
+}
