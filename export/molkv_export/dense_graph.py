@@ -1,6 +1,7 @@
 """The dense graph in torch: the model with its experts taken out (docs/graph.md).
 
-It is what the backends compile, and the reference that their logits are compared with.
+It is the reference that every runtime's logits are compared with. The ONNX graph is not traced
+from it but written node by node. `torch.export` takes it too, and keeps the op as one node.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class DenseGraph(nn.Module):
 
     Args:
         model: a float32 language model; shared weights are not copied.
-        attention: the op, which exporters keep as one node, or its definition, which runs faster.
+        attention: the op, which `torch.export` keeps as one node, or its definition, which runs
+            faster.
     """
 
     def __init__(
@@ -107,6 +109,20 @@ class DenseGraph(nn.Module):
         Returns:
             float32 [1, T, V].
         """
+        return self.head(self.hidden_states(input_ids, position, window, start))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states: float32 [..., d] to [..., V]."""
+        return F.linear(hidden, self.model.head_weight)
+
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        position: int,
+        window: Sequence[ExpertPlanes],
+        start: Tensor,
+    ) -> Tensor:
+        """What `forward` does before the head; float32 [1, T, d], the final norm included."""
         h = self.model.model.embed_tokens(input_ids)
         for number, layer in enumerate(self.model.model.layers):
             assert isinstance(layer, Layer)  # noqa: S101 - for the type checker
@@ -117,7 +133,8 @@ class DenseGraph(nn.Module):
             if layer.experts is not None:
                 y = y + self._experts(layer.experts, x[0], window[number], start)
             h = y
-        return F.linear(self.model.model.norm(h), self.model.head_weight)
+        normalized: Tensor = self.model.model.norm(h)
+        return normalized
 
     def _self_attention(
         self, number: int, attention: SelfAttention, x: Tensor, position: int

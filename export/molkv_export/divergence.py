@@ -1,4 +1,8 @@
-"""How far two models' predictions lie apart: KL divergence and same-top-1, with error bars."""
+"""How far two models' predictions lie apart: KL divergence and same-top-1, with error bars.
+
+Logits of all positions of a text would fill memory where the vocabulary is large, so they are
+compared a block of positions at a time.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Comparison", "Divergence", "Estimate", "compare_logits", "log_softmax"]
+__all__ = [
+    "Comparison",
+    "Divergence",
+    "Estimate",
+    "block_rows",
+    "compare_logits",
+    "log_softmax",
+]
+
+# A block is 2 MiB, and its float64 copies together about 20 MiB.
+_BLOCK_VALUES = 1 << 19
+
+
+def block_rows(vocabulary_size: int) -> int:
+    """How many positions make a block of logits."""
+    return max(1, _BLOCK_VALUES // vocabulary_size)
 
 
 @dataclass(frozen=True)
@@ -66,9 +85,19 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return wide
 
 
-def compare_logits(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Divergence:
-    """Compare logits [T, V] with a reference's."""
+def compare_logits(
+    logits: NDArray[np.float32], reference: NDArray[np.float32], *, near_tie: float = 0.0
+) -> Divergence:
+    """Compare logits with a reference's.
+
+    Args:
+        logits: [T, V].
+        reference: [T, V].
+        near_tie: the best token counts as the same if the reference's logit of it is at most this
+            much below the reference's best. Exact ties always count as the same.
+    """
     expected = log_softmax(reference)
     nats = (np.exp(expected) * (expected - log_softmax(logits))).sum(axis=-1)
-    same = logits.argmax(axis=-1) == reference.argmax(axis=-1)
-    return Divergence(nats, same.astype(np.float64))
+    positions = np.arange(len(reference))
+    lead = reference.max(axis=-1) - reference[positions, logits.argmax(axis=-1)]
+    return Divergence(nats, (lead <= near_tie).astype(np.float64))

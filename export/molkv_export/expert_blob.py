@@ -10,21 +10,19 @@ from numpy.typing import NDArray
 
 from molkv_export.blob_writer import BlobWriter
 from molkv_export.errors import ExportError
-from molkv_export.quantize import ExpertPrecision, quantize
+from molkv_export.quantize import quantize
 from molkv_export.reparameterize import ExpertTable, LayerExperts
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_runtime.blob_header import BlobHeader
 from molkv_runtime.errors import MolkvError
-from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.row_geometry import EXPERT_TYPES, ExpertPrecision, RowGeometry
 from molkv_runtime.row_layout import LayerRows, RowLayout
 
 __all__ = ["SLICE_ROWS", "pack_slice", "row_geometry", "slice_starts", "write_expert_blob"]
 
 # Fixed, because the size of a matrix product may decide the last bit of its results.
 SLICE_ROWS = 1024
-
-_DTYPES = {"f16": DataType.FLOAT16, "int8": DataType.INT8}
 
 
 def row_geometry(config: ModelConfig, experts: ExpertPrecision) -> RowGeometry:
@@ -35,7 +33,7 @@ def row_geometry(config: ModelConfig, experts: ExpertPrecision) -> RowGeometry:
         key_heads=config.expert_query_heads if config.has_keys else 0,
         key_size=config.expert_key_size,
         value_size=config.hidden_size,
-        dtype=_DTYPES[experts],
+        dtype=EXPERT_TYPES[experts],
     )
 
 

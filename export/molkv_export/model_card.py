@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from molkv_export.plan import ExportPlan
-from molkv_runtime.manifest import Manifest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from molkv_export.plan import ExportPlan
+    from molkv_runtime.manifest import Manifest
 
 __all__ = ["CARD_FILE", "model_card"]
 

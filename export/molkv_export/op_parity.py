@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import helper
@@ -23,13 +22,30 @@ from molkv_export.backends.onnx.graph_builder import NAMESPACE_MOLKV, OPSET
 from molkv_export.expert_attention import reference_expert_attention
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
+from molkv_runtime.native import NativeAttention, operator_library
+from molkv_runtime.native.structures import Kernel
+from molkv_runtime.onnx_runtime import onnxruntime
 from molkv_runtime.row_geometry import DataType, RowGeometry
 from molkv_runtime.row_layout import LayerRows
 
-__all__ = ["OP_TOLERANCE", "OpCase", "OpParity", "make_case", "op_parity", "run_function"]
+__all__ = [
+    "OP_TOLERANCE",
+    "WRONG_FORMULA_DIFFERENCE",
+    "OpCase",
+    "OpParity",
+    "compare_implementations",
+    "make_case",
+    "op_model",
+    "op_parity",
+    "run_function",
+    "run_op_model",
+    "run_operator",
+]
 
 # Relative to the largest output; float32 sums in another order measure 1e-6.
 OP_TOLERANCE = 1e-5
+# What a wrong formula differs by at least: a thousand times more than a right one may.
+WRONG_FORMULA_DIFFERENCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -54,14 +70,30 @@ class OpCase:
             "start": np.array([self.start]),
         }
 
+    @property
+    def given(self) -> dict[str, NDArray[Any]]:
+        """The inputs that the case has."""
+        return {name: value for name, value in self.feeds.items() if value is not None}
+
+
+Implementation = Callable[[OpCase], "NDArray[np.float32]"]
+
 
 @dataclass(frozen=True)
 class OpParity:
-    """One comparison; `must_differ` marks the negative control."""
+    """One comparison; `must_differ` marks the negative control.
+
+    Attributes:
+        name: what was compared.
+        difference: the largest, relative to the largest output.
+        must_differ: whether the difference must be large rather than small.
+        detail: its unit, and over what.
+    """
 
     name: str
     difference: float
     must_differ: bool = False
+    detail: str = "relative"
 
 
 def make_case(
@@ -95,7 +127,11 @@ def make_case(
 
 def op_parity(bundle: Bundle) -> Iterator[OpParity]:
     """Compare the implementations on inputs of the bundle's own geometry."""
-    geometry, window = bundle.row_geometry(), bundle.manifest.model.expert_window
+    return compare_implementations(bundle.row_geometry(), bundle.manifest.model.expert_window)
+
+
+def compare_implementations(geometry: RowGeometry, window: int) -> Iterator[OpParity]:
+    """Compare the implementations on one token, on several, and on a window with padding."""
     tokens = 5
     cases = [
         make_case(geometry, window, tokens=1, rows=window),
@@ -104,20 +140,37 @@ def op_parity(bundle: Bundle) -> Iterator[OpParity]:
     ]
     references = [_numpy(case) for case in cases]
 
-    def worst(outputs: list[NDArray[np.float32]]) -> float:
+    def worst(implementation: Implementation) -> float:
         return max(
-            float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-            for ours, theirs in zip(outputs, references, strict=True)
+            float(np.abs(implementation(case) - expected).max() / np.abs(expected).max())
+            for case, expected in zip(cases, references, strict=True)
         )
 
-    yield OpParity("torch = NumPy", worst([_torch(case) for case in cases]))
-    yield OpParity("stock ONNX Runtime = NumPy", worst([run_function(case) for case in cases]))
-    yield OpParity("a wrong formula differs", worst([_wrong(case) for case in cases]), True)
+    yield OpParity("torch = NumPy", worst(_torch))
+    yield _kernels(worst)
+    yield OpParity("operator in ONNX Runtime = NumPy", worst(run_operator))
+    yield OpParity("stock ONNX Runtime = NumPy", worst(run_function))
+    yield OpParity("a wrong formula differs", worst(_wrong), must_differ=True)
 
 
-def run_function(case: OpCase) -> NDArray[np.float32]:
-    """Run the op's ONNX function on a stock ONNX Runtime; float32 [T, d]."""
-    feeds = {name: value for name, value in case.feeds.items() if value is not None}
+def _kernels(worst: Callable[[Implementation], float]) -> OpParity:
+    """The worst of the native kernels that this processor has."""
+    attention = NativeAttention()
+
+    def attend(kernel: Kernel) -> Implementation:
+        return lambda case: attention.attend(
+            case.query, case.rows, case.age_bias, case.start, kernel=kernel
+        )
+
+    kernels = attention.kernels()
+    names = ", ".join(attention.name(kernel) for kernel in kernels)
+    difference = max(worst(attend(kernel)) for kernel in kernels)
+    return OpParity("native kernels = NumPy", difference, detail=f"relative; {names}")
+
+
+def op_model(case: OpCase) -> onnx.ModelProto:
+    """An ONNX model of one node, the op, with the shapes of a case and the op's function."""
+    feeds = case.given
     shape = ExpertAttentionShape(
         heads=case.query.shape[1],
         key_size=case.query.shape[2],
@@ -137,18 +190,45 @@ def run_function(case: OpCase) -> NDArray[np.float32]:
         )
         for name, value in feeds.items()
     ]
-    output = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)
-    model = helper.make_model(
+    shape_out = [case.query.shape[0], case.rows.values.shape[2]]
+    output = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, shape_out)
+    operators = [helper.make_opsetid("", OPSET), helper.make_opsetid(NAMESPACE_MOLKV, 1)]
+    return helper.make_model(
         helper.make_graph([node], "expert_attention", inputs, [output]),
         functions=[expert_attention_function(shape)],
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(NAMESPACE_MOLKV, 1)],
-        ir_version=11,
+        opset_imports=operators,
+        ir_version=helper.find_min_ir_version_for(operators, ignore_unknown=True),
     )
+
+
+def run_op_model(case: OpCase, options: Any = None) -> NDArray[np.float32]:
+    """Run `op_model` on ONNX Runtime.
+
+    Args:
+        case: the inputs.
+        options: `onnxruntime.SessionOptions`, perhaps with a library of kernels registered; None
+            is a stock ONNX Runtime, which runs the op's function.
+
+    Returns:
+        float32 [T, d].
+    """
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+        op_model(case).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    result: NDArray[np.float32] = session.run(None, feeds)[0]
+    result: NDArray[np.float32] = session.run(None, case.given)[0]
     return result
+
+
+def run_operator(case: OpCase) -> NDArray[np.float32]:
+    """Run the native operator on ONNX Runtime: float32 [T, d]."""
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(operator_library()))
+    return run_op_model(case, options)
+
+
+def run_function(case: OpCase) -> NDArray[np.float32]:
+    """Run the op's ONNX function on a stock ONNX Runtime; float32 [T, d]."""
+    return run_op_model(case)
 
 
 def _numpy(case: OpCase) -> NDArray[np.float32]:
@@ -165,8 +245,16 @@ def _torch(case: OpCase) -> NDArray[np.float32]:
 
 
 def _wrong(case: OpCase) -> NDArray[np.float32]:
-    """The formula with the age counted from the wrong end: every implementation must notice."""
-    flipped = np.ascontiguousarray(case.age_bias[:, :, ::-1])
-    if flipped.shape[2] == 1:  # MoLE has one age only; forget the scale by sqrt(dk) instead
-        return _numpy(replace(case, query=case.query * np.float32(np.sqrt(case.query.shape[2]))))
-    return _numpy(replace(case, age_bias=flipped))
+    """One mistake, which must show by `WRONG_FORMULA_DIFFERENCE` of the largest output.
+
+    The age is counted from the wrong end. Where there is one age only (MoLE), the scale by sqrt(dk)
+    is forgotten; where that changes no weight either, values are read backwards.
+    """
+    experts, window = case.age_bias.shape[1:]
+    key_size = case.query.shape[2]
+    if window > 1:
+        return _numpy(replace(case, age_bias=np.ascontiguousarray(case.age_bias[:, :, ::-1])))
+    if experts > 1 and key_size > 1:
+        return _numpy(replace(case, query=case.query * np.float32(np.sqrt(key_size))))
+    backwards = np.ascontiguousarray(case.rows.values[:, :, ::-1])
+    return _numpy(replace(case, rows=replace(case.rows, values=backwards)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,22 +10,48 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from molkv_export.errors import ExportError
+from molkv_export.exchange import exchange
 from molkv_runtime.manifest import MANIFEST_FILE
 
 __all__ = ["partial_folder", "put_in_place", "require_replaceable"]
 
+_ASIDE = "bundle"
 
-def require_replaceable(out: Path, *, force: bool) -> None:
+
+def require_replaceable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
     """Refuse a target that is in the way.
 
+    Args:
+        out: the folder to make.
+        force: whether a bundle that is there may be replaced.
+        inputs: files and folders that the export reads.
+
     Raises:
-        ExportError: it exists and `force` is off, or it is something else than a bundle.
+        ExportError: it exists and `force` is off, it is something else than a bundle or a link,
+            it lies inside a bundle, or an input lies inside it.
     """
+    if out.is_symlink():
+        raise ExportError(
+            f"{out}: is a symbolic link, which would be replaced instead of the folder behind it",
+            fix="name the folder itself",
+        )
+    _recover_replaced(out)
+    parent = out.parent.resolve()
+    for folder in (parent, *parent.parents):
+        if _is_bundle(folder):
+            raise ExportError(
+                f"{out}: lies inside the bundle {folder}", fix="choose a folder outside of it"
+            )
+    for path in inputs:
+        if path.resolve().is_relative_to(out.resolve()):
+            raise ExportError(
+                f"{out}: holds {path}, which the export reads", fix="choose another folder"
+            )
     if not out.exists():
         return
     if not force:
@@ -49,41 +76,120 @@ def partial_folder(out: Path) -> Iterator[Path]:
         the hidden folder, locked as long as this process lives.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(out)
-    with _terminable():
-        folder = Path(tempfile.mkdtemp(prefix=_partial_prefix(out), dir=out.parent))
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                folder.chmod(0o755)
-                yield folder
-            finally:
-                os.close(descriptor)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    for abandoned in _unlocked(out, _partial_prefix(out)):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with _terminable(), _new_folder(out, _partial_prefix(out)) as folder:
+        folder.chmod(0o755)
+        yield folder
 
 
 def put_in_place(folder: Path, out: Path) -> None:
-    """Rename a finished folder; a bundle that is there already goes away only if that works."""
+    """Rename a finished folder; a bundle that is there already goes away only if that works.
+
+    Its files are on the disk before it has its name, so that a power cut cannot leave the name on
+    a folder with holes.
+    """
+    _flush(folder)
     if not out.exists():
         folder.rename(out)
-        return
-    # A folder cannot be renamed over another, so the old one steps aside for a moment.
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.replaced-", dir=out.parent))
-    try:
-        out.rename(aside / "bundle")
-        folder.rename(out)
-    except BaseException:
-        if not out.exists():
-            (aside / "bundle").rename(out)
-        raise
-    finally:
+    elif not exchange(folder, out):
+        _replace_in_two_steps(folder, out)
+    _flush_entry(out.parent)
+
+
+def _replace_in_two_steps(folder: Path, out: Path) -> None:
+    """Where folders cannot be exchanged, the old one steps aside for a moment."""
+    with _new_folder(out, _replaced_prefix(out)) as aside:
+        try:
+            out.rename(aside / _ASIDE)
+            folder.rename(out)
+        except BaseException:
+            if not out.exists() and (aside / _ASIDE).exists():
+                (aside / _ASIDE).rename(out)
+            raise
+
+
+def _recover_replaced(out: Path) -> None:
+    """Give a bundle its name back that a process was killed while replacing."""
+    for aside in _unlocked(out, _replaced_prefix(out)):
+        if (aside / _ASIDE).exists() and not out.exists():
+            (aside / _ASIDE).rename(out)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unlocked(out: Path, prefix: str) -> Iterator[Path]:
+    """Hidden folders of `out` that no living process holds; locked while they are looked at."""
+    if not out.parent.is_dir():
+        return
+    for folder in sorted(out.parent.iterdir()):
+        if not folder.name.startswith(prefix) or folder.is_symlink() or not folder.is_dir():
+            continue
+        descriptor = _locked(folder, fcntl.LOCK_NB)
+        if descriptor is not None:
+            try:
+                yield folder
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _new_folder(out: Path, prefix: str) -> Iterator[Path]:
+    """A new folder beside `out`, locked, and removed in the end."""
+    descriptor = None
+    while descriptor is None:
+        # Before it is locked another process may take it for abandoned, and remove it.
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+        descriptor = _locked(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _locked(folder: Path, how: int = 0) -> int | None:
+    """A descriptor that holds the folder's lock.
+
+    Returns:
+        None where the folder is gone, or `how` is LOCK_NB and another process holds the lock.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
 
 
 def _partial_prefix(out: Path) -> str:
     return f".{out.name}.partial-"
+
+
+def _replaced_prefix(out: Path) -> str:
+    return f".{out.name}.replaced-"
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.iterdir():
+        _flush_entry(path)
+    _flush_entry(folder)
+
+
+def _flush_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such thing
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -93,21 +199,6 @@ def _is_bundle(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(fields, dict) and {"schema_version", "identity", "model"} <= fields.keys()
-
-
-def _remove_abandoned(out: Path) -> None:
-    """Remove partial folders whose process is gone: nobody holds their lock."""
-    for folder in out.parent.iterdir():
-        if not folder.name.startswith(_partial_prefix(out)) or not folder.is_dir():
-            continue
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(descriptor)
 
 
 @contextmanager

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from molkv_export.backends.onnx.decoder import DATA_FILE, MODEL_FILE
+from molkv_export.blob_writer import blob_file_name
 from molkv_export.dense_graph import is_expert_table_tensor
 from molkv_export.expert_blob import SLICE_ROWS, row_geometry
-from molkv_export.quantize import ExpertPrecision
-from molkv_model.checkpoint import Checkpoint
+from molkv_export.model_card import CARD_FILE
+from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
 from molkv_model.config import ModelConfig
+from molkv_runtime.blob_header import IDENTITY_SIZE, BlobHeader
+from molkv_runtime.golden import GOLDEN_FILE
+from molkv_runtime.manifest import MANIFEST_FILE
+from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
 __all__ = ["ExportPlan", "make_plan"]
 
 _FLOAT_BYTES = 4
-_HEADER_BYTES = 16384
-# Interpreter and libraries; measured on the tiny model, where everything else is small.
-_BASE_BYTES = 420 << 20
+_PAGE_BYTES = 4096
+_SMALL_BYTES = 1024  # smaller weights lie in the graph's file
+# Interpreter and libraries, measured where everything else is small: 310 MiB from Python, 20 more
+# from the command line.
+_BASE_BYTES = 330 << 20
+# Dense weights are in memory four times while the graph is loaded for the verdict: torch's, the
+# engine's file, its packed copy, and one under way. A table that is only looked up is never packed.
+_WEIGHT_COPIES = 4
+_LOOKED_UP_COPIES = 2
+# A block of logits with its copies in double precision (divergence.py).
+_BLOCK_BYTES = 24 << 20
+# What the tokenizers library needs for each byte of a tokenizer.json with 131,000 tokens.
+_TOKENIZER_FACTOR = 8
 
 
 @dataclass(frozen=True)
@@ -24,16 +41,18 @@ class ExportPlan:
     """Sizes of an export.
 
     Attributes:
-        files: bytes of each large file to be written, by name.
+        files: bytes of every file to be written, by name.
+        estimated: names of those whose size is an estimate; the others are exact.
         bytes_per_token: read from storage for each new token.
         row_bytes: of those, the bytes that carry data.
         window_bytes: RAM of a full expert window of W rows.
         dense_parameters: of the dense graph.
         expert_parameters: values in the expert table.
-        peak_memory_bytes: estimated; does not depend on the vocabulary.
+        peak_memory_bytes: estimated; grows with the dense weights, not with the expert table.
     """
 
     files: dict[str, int]
+    estimated: tuple[str, ...]
     bytes_per_token: int
     row_bytes: int
     window_bytes: int
@@ -47,38 +66,86 @@ class ExportPlan:
         return sum(self.files.values())
 
 
-def make_plan(checkpoint: Checkpoint, experts: ExpertPrecision) -> ExportPlan:
-    """Plan an export without reading a weight."""
+def make_plan(
+    checkpoint: Checkpoint, experts: ExpertPrecision, tokenizer: Path | None = None
+) -> ExportPlan:
+    """Plan an export without reading a weight.
+
+    Args:
+        checkpoint: what to export.
+        experts: precision of the expert rows.
+        tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
+    """
     config = checkpoint.config
-    dense = network = 0
-    for name in checkpoint.names:
-        size = checkpoint.size(name)
-        if is_expert_table_tensor(name):
-            network += size
-        else:
-            dense += size
-    files = {"dense.onnx.data": dense * _FLOAT_BYTES}
-    layout = None
-    if config.has_experts:
-        layout = RowLayout.of(row_geometry(config, experts))
-        files["experts.molkv"] = _HEADER_BYTES + config.vocab_size * layout.row_stride
+    dense = sum(checkpoint.size(name) for name in _dense_names(checkpoint))
+    header = _blob_header(config, experts)
+    layout = None if header is None else header.layout()
+    exact = {} if header is None else {blob_file_name(): header.file_size}
+    tokenizer = tokenizer or checkpoint.tokenizer_file
+    if tokenizer is not None and tokenizer.is_file():
+        exact[TOKENIZER_FILE] = tokenizer.stat().st_size
+    estimated = _estimated_files(checkpoint)
     return ExportPlan(
-        files=files,
+        files=exact | estimated,
+        estimated=tuple(estimated),
         bytes_per_token=0 if layout is None else layout.row_stride,
         row_bytes=0 if layout is None else layout.row_size,
         window_bytes=0 if layout is None else config.expert_window * layout.row_size,
         dense_parameters=dense,
         expert_parameters=_table_values(config),
         peak_memory_bytes=_BASE_BYTES
-        + (dense + network) * _FLOAT_BYTES
-        + _slice_bytes(config, layout),
+        + _TOKENIZER_FACTOR * exact.get(TOKENIZER_FILE, 0)
+        + _verdict_bytes(checkpoint, layout),
     )
+
+
+def _dense_names(checkpoint: Checkpoint) -> list[str]:
+    return [name for name in checkpoint.names if not is_expert_table_tensor(name)]
+
+
+def _blob_header(config: ModelConfig, experts: ExpertPrecision) -> BlobHeader | None:
+    if not config.has_experts:
+        return None
+    return BlobHeader.of(
+        row_geometry(config, experts),
+        vocabulary_size=config.vocab_size,
+        identity=bytes(IDENTITY_SIZE),
+    )
+
+
+def _estimated_files(checkpoint: Checkpoint) -> dict[str, int]:
+    """Sizes that depend on how the graph is lowered and on what the model says; all are close."""
+    config = checkpoint.config
+    weights = [checkpoint.size(name) * _FLOAT_BYTES for name in _dense_names(checkpoint)]
+    weights = [size for size in weights if size >= _SMALL_BYTES]
+    rotary_table = config.max_position_embeddings * config.head_dim // 2 * _FLOAT_BYTES
+    pages = [-(-size // _PAGE_BYTES) for size in [*weights, rotary_table, rotary_table]]
+    ids = min(config.max_position_embeddings, config.expert_window)
+    return {
+        DATA_FILE: sum(pages) * _PAGE_BYTES,
+        MODEL_FILE: (8 + 5 * config.num_hidden_layers) << 10,
+        GOLDEN_FILE: (24 << 10) + 16 * ids,
+        CARD_FILE: 1 << 10,
+        MANIFEST_FILE: 5 << 10,
+    }
 
 
 def _table_values(config: ModelConfig) -> int:
     keys = config.expert_query_heads * config.expert_key_size
     per_expert = config.hidden_size + keys
     return config.vocab_size * config.num_hidden_layers * config.num_experts * per_expert
+
+
+def _verdict_bytes(checkpoint: Checkpoint, layout: RowLayout | None) -> int:
+    """The verdict needs more than any pass before it: the weights twice over, and rows anew."""
+    config = checkpoint.config
+    sizes = {name: checkpoint.size(name) * _FLOAT_BYTES for name in checkpoint.names}
+    looked_up = 0 if config.tie_word_embeddings else sizes["model.embed_tokens.weight"]
+    weights = sum(sizes[name] for name in _dense_names(checkpoint)) - looked_up
+    networks = sum(sizes.values()) - looked_up - weights
+    loading = _WEIGHT_COPIES * weights
+    comparing_rows = (_WEIGHT_COPIES - 1) * weights + networks + _slice_bytes(config, layout)
+    return _LOOKED_UP_COPIES * looked_up + max(loading, comparing_rows) + _BLOCK_BYTES
 
 
 def _slice_bytes(config: ModelConfig, layout: RowLayout | None) -> int:

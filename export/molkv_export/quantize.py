@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from molkv_runtime.errors import MolkvError
+from molkv_runtime.row_geometry import ExpertPrecision
 
-__all__ = ["ExpertPrecision", "Quantized", "quantize"]
+__all__ = ["Quantized", "quantize"]
 
-ExpertPrecision = Literal["f16", "int8"]
 _INT8_LIMIT = 127
 
 

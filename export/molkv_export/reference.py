@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -39,19 +39,38 @@ class ReferenceSession:
         """Go back to the first tokens of the sequence."""
         del self._ids[length:]
 
-    @torch.no_grad()
     def run(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens; float32 [T, V], logits of every one of them."""
+        (logits,) = self.run_blocks(token_ids, max(1, len(token_ids)))
+        return logits
+
+    def run_blocks(self, token_ids: Sequence[int], rows: int) -> Iterator[NDArray[np.float32]]:
+        """Append tokens; yields the logits of every one of them, a few positions at a time.
+
+        Args:
+            token_ids: T of them.
+            rows: positions in a block.
+
+        Yields:
+            float32 [C, V], C at most `rows`.
+        """
+        hidden = self._hidden_states(token_ids)
+        for first in range(0, len(hidden), rows):
+            with torch.no_grad():
+                logits: NDArray[np.float32] = self._graph.head(hidden[first : first + rows]).numpy()
+            yield logits
+
+    @torch.no_grad()
+    def _hidden_states(self, token_ids: Sequence[int]) -> torch.Tensor:
         position = len(self._ids)
         self._ids += token_ids
-        logits = self._graph(
+        hidden = self._graph.hidden_states(
             torch.tensor([list(token_ids)]),
             position,
             self._window(len(token_ids)),
             torch.zeros(1, dtype=torch.int64),
         )
-        array: NDArray[np.float32] = logits[0].numpy()
-        return array
+        return hidden[0]
 
     def _window(self, new_tokens: int) -> list[ExpertPlanes]:
         if self._blob is None:

@@ -1,4 +1,4 @@
-"""How many threads a model's matrix products are worth."""
+"""How many threads torch may use."""
 
 from __future__ import annotations
 
@@ -7,25 +7,16 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["torch_threads", "worthwhile_threads"]
+from molkv_runtime.threads import worthwhile_threads
 
-_NARROW = 256
-
-
-def worthwhile_threads(hidden_size: int) -> int | None:
-    """One for a narrow model, None for as many as there are cores.
-
-    The products of a narrow model are so short that threads mostly wait for each other: an export
-    of the tiny preset on two busy cores took 73 s with two threads and 11 s with one.
-    """
-    return 1 if hidden_size <= _NARROW else None
+__all__ = ["torch_threads"]
 
 
 @contextmanager
 def torch_threads(hidden_size: int) -> Iterator[None]:
-    """Let torch use no more threads than are worthwhile."""
+    """Let torch use no more threads than are worthwhile, nor more than it would by itself."""
     before = torch.get_num_threads()
-    torch.set_num_threads(worthwhile_threads(hidden_size) or before)
+    torch.set_num_threads(min(before, worthwhile_threads(hidden_size)))
     try:
         yield
     finally:

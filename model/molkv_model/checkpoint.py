@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from molkv_model.weight_files import (
     StoredTensor,
     find_tensors,
     read_json,
+    replace_files,
     some,
     write_json,
     write_tensors,
@@ -33,6 +35,7 @@ __all__ = ["Checkpoint", "load", "save"]
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
+_PARTIAL = ".partial-"
 
 
 class Checkpoint:
@@ -177,11 +180,15 @@ def save(
     tokenizer: str | Path | None = None,
     shard_bytes: int = 4 << 30,
 ) -> None:
-    """Write a checkpoint folder; files get temporary names and are renamed when complete.
+    """Write a checkpoint folder.
+
+    The files are written into a hidden folder inside and moved when all are complete,
+    ``config.json`` last. A folder that a crash left between two moves has none, and is refused.
 
     Args:
         model: what to save.
-        path: the folder, made if need be; weights that it holds are replaced.
+        path: the folder, made if need be; a checkpoint that it holds is replaced, except for its
+            tokenizer if no other is given.
         dtype: of the stored tensors.
         tokenizer: a ``tokenizer.json`` to put beside the weights.
         shard_bytes: weights larger than this are cut into several files with an index.
@@ -201,7 +208,12 @@ def save(
                 fix="save as float32, or use an earlier checkpoint if training diverged",
             )
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder, tensors, shard_bytes)
-    write_json(folder / CONFIG_FILE, model.config.to_json())
-    if tokenizer is not None and Path(tokenizer).resolve() != (folder / TOKENIZER_FILE).resolve():
-        write_whole(folder / TOKENIZER_FILE, lambda file: shutil.copyfile(tokenizer, file))
+    for left in folder.glob(f"{_PARTIAL}*"):  # by a save that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder) as name:
+        finished = Path(name)
+        write_tensors(finished, tensors, shard_bytes)
+        if tokenizer is not None:
+            write_whole(finished / TOKENIZER_FILE, lambda file: shutil.copyfile(tokenizer, file))
+        write_json(finished / CONFIG_FILE, model.config.to_json())
+        replace_files(folder, finished, last=CONFIG_FILE)

@@ -177,6 +177,10 @@ class LanguageModel(nn.Module):
         Raises:
             ModelError: the input is longer than the context.
         """
+        return functional.linear(self.hidden_states(input_ids), self.head_weight)
+
+    def hidden_states(self, input_ids: Tensor) -> Tensor:
+        """What `forward` does before the head; float [B, T, d], the final norm included."""
         length, context = input_ids.shape[1], self.config.max_position_embeddings
         if length > context:
             raise ModelError(
@@ -189,4 +193,5 @@ class LanguageModel(nn.Module):
         cosine, sine = self.cosine[:length], self.sine[:length]
         for layer in self.model.layers:
             h = layer(h, embeddings, token_index, cosine, sine)
-        return functional.linear(self.model.norm(h), self.head_weight)
+        normalized: Tensor = self.model.norm(h)
+        return normalized

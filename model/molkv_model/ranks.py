@@ -59,6 +59,14 @@ class Ranks:
             torch.distributed.all_reduce(value)
         return float(value) / self.count
 
+    def share(self, value: float) -> float:
+        """The first process's value, in all of them."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(shared, src=0)
+        return float(shared)
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over all processes."""
         return DistributedDataParallel(model) if self.count > 1 else model

@@ -6,21 +6,29 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from molkv_model.checkpoint import TOKENIZER_FILE, save
+from molkv_model.checkpoint import Checkpoint, load, save
 from molkv_model.corpus import Corpus, TextFile, encode_corpus, train_tokenizer
 from molkv_model.errors import TrainingError
-from molkv_model.model_card import write_model_card
+from molkv_model.model_card import (
+    CARD_FILE,
+    CardText,
+    ModelCard,
+    ScoredModel,
+    write_model_card,
+)
 from molkv_model.modeling import LanguageModel
 from molkv_model.ranks import Ranks
+from molkv_model.run_folder import RunFolder
 from molkv_model.training_config import (
     DECISIVE,
     TrainingConfig,
@@ -28,6 +36,7 @@ from molkv_model.training_config import (
     TrainingResult,
 )
 from molkv_model.training_state import load_state, save_state
+from molkv_model.weight_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +46,6 @@ __all__ = ["TrainingConfig", "TrainingProgress", "TrainingResult", "train"]
 
 logger = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.jsonl"
-STATE_FILE = "training-state/state.safetensors"
 _VALIDATION_SEQUENCES = 64
 
 
@@ -52,7 +59,10 @@ def train(
         on_progress: called after every tenth step and every evaluation, on rank 0.
 
     Raises:
-        TrainingError: text, tokenizer or resume state cannot be used, or the loss is not finite.
+        TrainingError: `out` is in the way; text, tokenizer or resume state cannot be used; or the
+            loss is not finite.
+        CheckpointError: a checkpoint to compare with cannot be read, or a weight is too large for
+            `save_dtype`.
     """
     with Ranks() as ranks:
         return _Run(config, ranks, on_progress).execute()
@@ -77,10 +87,11 @@ class _Run:
                 fix="choose batch_tokens as a multiple of sequence_length times the ranks",
             )
         self.sequences = sequences // ranks.count
-        self.state_file = config.out / STATE_FILE
-        self.metrics_file = config.out / METRICS_FILE
+        self.folder = RunFolder(config.out)
         if ranks.is_first:
-            config.out.mkdir(parents=True, exist_ok=True)
+            self.folder.require_free(resume=config.resume, force=config.force)
+            for checkpoint in config.compare:
+                self._require_comparable(checkpoint)
         self.files = [TextFile.read(path) for path in config.text]
         self.tokenizer_file = self._prepare_tokenizer()
         self.corpus = self._encode()
@@ -90,11 +101,11 @@ class _Run:
         self.optimizer = _optimizer(self.model, config.learning_rate)
         self.step = self._resume() if config.resume else 0
         if ranks.is_first:
-            self._clear_later_files()
+            self.folder.drop_metrics_after(self.step)
         self.wrapped = ranks.wrap(self.model)
 
     def execute(self) -> TrainingResult:
-        config, validation_loss = self.config, math.nan
+        config = self.config
         losses: list[Tensor] = []
         began = time.perf_counter()
         while self.step < config.steps:
@@ -102,44 +113,70 @@ class _Run:
             self.step += 1
             evaluate = self.step % config.evaluate_every == 0 or self.step == config.steps
             if evaluate or self.step % 10 == 0:
-                loss = self.ranks.mean(torch.stack(losses).mean())
+                loss, validation_loss = self.ranks.mean(torch.stack(losses).mean()), None
                 elapsed = time.perf_counter() - began
                 self._check_finite("loss", loss)
                 if evaluate:
-                    validation_loss = self.validation_loss()
+                    validation_loss = self.validation_loss(self.model)
                     self._check_finite("validation loss", validation_loss)
                     self._save_state()
                 speed = len(losses) * config.batch_tokens / elapsed
-                self._report(loss, validation_loss if evaluate else None, speed)
+                self._report(loss, validation_loss, speed)
                 losses, began = [], time.perf_counter()
-        if math.isnan(validation_loss):  # resumed a run that was complete
-            validation_loss = self.validation_loss()
-        result = TrainingResult(
+        saved_loss = self.ranks.share(self._save() if self.ranks.is_first else math.nan)
+        return TrainingResult(
             out=config.out,
             tokens=self.step * config.batch_tokens,
-            validation_loss=validation_loss,
-            parameters=sum(p.numel() for p in self.model.parameters()),
+            validation_loss=saved_loss,
+            parameters=_count(self.model),
         )
-        if self.ranks.is_first:
-            dtype = getattr(torch, config.save_dtype)
-            save(self.model, config.out, dtype=dtype, tokenizer=self.tokenizer_file)
-            write_model_card(config.out, self._card_facts(result))
-        self.ranks.wait()
-        return result
+
+    def _save(self) -> float:
+        """Write the checkpoint and its card, and return the loss of the weights as saved."""
+        config = self.config
+        dtype = getattr(torch, config.save_dtype)
+        (config.out / CARD_FILE).unlink(missing_ok=True)  # it describes an earlier checkpoint
+        save(self.model, config.out, dtype=dtype, tokenizer=self.tokenizer_file)
+        model = self._score(config.out)
+        compared = [self._score(path) for path in config.compare]
+        write_model_card(config.out, self._card(model, compared))
+        return model.validation_loss
+
+    def _require_comparable(self, checkpoint: Path) -> None:
+        """Refuse, before any work, a checkpoint that the held-out text cannot be scored with."""
+        theirs, ours = Checkpoint(checkpoint).config, self.config
+        if theirs.vocab_size != ours.model.vocab_size:
+            raise TrainingError(
+                f"{checkpoint}: vocab_size is {theirs.vocab_size}, this run's is "
+                f"{ours.model.vocab_size}",
+                fix="compare with checkpoints of the same tokenizer",
+            )
+        if theirs.max_position_embeddings < ours.sequence_length:
+            raise TrainingError(
+                f"{checkpoint}: max_position_embeddings is {theirs.max_position_embeddings}, less "
+                f"than sequence_length {ours.sequence_length}",
+                fix="compare with checkpoints that read as much",
+            )
+
+    def _score(self, checkpoint: Path) -> ScoredModel:
+        """Load a checkpoint and measure it on the held-out text."""
+        model = load(checkpoint).to(self.ranks.device)
+        history = RunFolder(checkpoint).validation_losses()
+        return ScoredModel(model.config, _count(model), self.validation_loss(model), history)
 
     @torch.no_grad()
-    def validation_loss(self) -> float:
+    def validation_loss(self, model: LanguageModel) -> float:
         """Mean loss in nats a token, over evenly spaced held-out sequences."""
         length, data = self.config.sequence_length, self.corpus.validation
         count = min(_VALIDATION_SEQUENCES, (len(data) - 1) // length)
         # float64 because float32 would round a late start up, past the end of the text.
         starts = torch.linspace(0, len(data) - length - 1, count, dtype=torch.float64).long()
-        self.model.eval()
+        model.eval()
         total = math.fsum(
-            float(self._loss(self.model, part)) * len(part)
+            float(self._loss(model, part)) * len(part)
             for part in torch.split(_windows(data, starts, length), self.sequences)
         )
-        self.model.train()
+        model.train()
         return total / count
 
     def _train_step(self) -> Tensor:
@@ -176,18 +213,24 @@ class _Run:
         return _windows(data, mine, length)
 
     def _prepare_tokenizer(self) -> Path:
-        target = self.config.out / TOKENIZER_FILE
-        if self.config.tokenizer is not None:
-            target = self.config.tokenizer
-        elif self.ranks.is_first and not (self.config.resume and target.is_file()):
-            logger.info("training a tokenizer of %d tokens", self.config.model.vocab_size)
-            tokenizer = train_tokenizer(self.files, self.config.model.vocab_size)
-            tokenizer.save(str(target))
+        """The run's tokenizer, kept with its state until the checkpoint is written."""
+        kept, given = self.folder.tokenizer_file, self.config.tokenizer
+        if given is not None:
+            self._load_tokenizer(given)
+        if self.config.resume:
+            return given or kept
+        if self.ranks.is_first:
+            self.folder.begin()
+            if given is not None:
+                write_whole(kept, lambda file: shutil.copyfile(given, file))
+            else:
+                logger.info("training a tokenizer of %d tokens", self.config.model.vocab_size)
+                tokenizer = train_tokenizer(self.files, self.config.model.vocab_size)
+                write_whole(kept, lambda file: tokenizer.save(str(file)))
         self.ranks.wait()
-        return target
+        return kept
 
-    def _encode(self) -> Corpus:
-        file = self.tokenizer_file
+    def _load_tokenizer(self, file: Path) -> Tokenizer:
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # noqa: BLE001 - the library raises bare Exception
@@ -198,6 +241,10 @@ class _Run:
                 f"{self.config.model.vocab_size}",
                 fix="choose a larger vocab_size",
             )
+        return tokenizer
+
+    def _encode(self) -> Corpus:
+        tokenizer = self._load_tokenizer(self.tokenizer_file)
         corpus = encode_corpus(self.files, tokenizer)
         needed = self.config.sequence_length + 1
         for part, ids in (("training", corpus.training), ("held-out", corpus.validation)):
@@ -215,7 +262,7 @@ class _Run:
         progress = TrainingProgress(
             self.step, self.config.steps, loss, validation_loss, tokens_per_s, left
         )
-        with self.metrics_file.open("a", encoding="utf-8") as file:
+        with self.folder.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(progress)) + "\n")
         self.on_progress(progress)
 
@@ -228,7 +275,7 @@ class _Run:
     def _save_state(self) -> None:
         if self.ranks.is_first:
             save_state(
-                self.state_file,
+                self.folder.state_file,
                 self.model,
                 self.optimizer,
                 step=self.step,
@@ -237,16 +284,9 @@ class _Run:
         self.ranks.wait()
 
     def _resume(self) -> int:
-        return load_state(self.state_file, self.model, self.optimizer, run=self._fingerprint())
-
-    def _clear_later_files(self) -> None:
-        """Drop what an earlier run wrote after the step at which this one begins."""
-        if self.step == 0:
-            self.state_file.unlink(missing_ok=True)
-        if self.metrics_file.is_file():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if _step_of(line) <= self.step]
-            self.metrics_file.write_text("".join(kept), encoding="utf-8")
+        return load_state(
+            self.folder.state_file, self.model, self.optimizer, run=self._fingerprint()
+        )
 
     def _fingerprint(self) -> str:
         """Everything that decides the numbers of a run, as JSON."""
@@ -261,17 +301,24 @@ class _Run:
             sort_keys=True,
         )
 
-    def _card_facts(self, result: TrainingResult) -> dict[str, Any]:
-        return {
-            "config": self.config.model,
-            "sha256": [file.sha256 for file in self.files],
-            "bytes": sum(len(file.text.encode()) for file in self.files),
-            "tokens": result.tokens,
-            "training_tokens": len(self.corpus.training),
-            "validation_loss": result.validation_loss,
-            "parameters": result.parameters,
-            "settings": {name: getattr(self.config, name) for name in DECISIVE},
-        }
+    def _card(self, model: ScoredModel, compared: list[ScoredModel]) -> ModelCard:
+        config = self.config
+        text = CardText(
+            sha256=[file.sha256 for file in self.files],
+            size=sum(len(file.text.encode()) for file in self.files),
+            training=len(self.corpus.training),
+            validation=len(self.corpus.validation),
+        )
+        return ModelCard(
+            model=model,
+            text=text,
+            tokens=self.step * config.batch_tokens,
+            steps=self.step,
+            dtype=config.save_dtype,
+            settings={name: getattr(config, name) for name in DECISIVE},
+            command=config.command,
+            compared=compared,
+        )
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
@@ -300,9 +347,6 @@ def _windows(data: Tensor, starts: Tensor, length: int) -> Tensor:
     return data[starts[:, None] + torch.arange(length + 1)]
 
 
-def _step_of(line: str) -> float:
-    """The step of a line of metrics; infinity for a line that was cut off."""
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return math.inf
+def _count(model: nn.Module) -> int:
+    """Parameters, experts included."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from molkv_model.config import ModelConfig
 
-__all__ = ["DECISIVE", "TrainingConfig", "TrainingProgress", "TrainingResult"]
+__all__ = ["DECISIVE", "Precision", "TrainingConfig", "TrainingProgress", "TrainingResult"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SaveDtype = Literal["float32", "float16", "bfloat16"]
@@ -38,6 +38,9 @@ class TrainingConfig:
         save_dtype: of the checkpoint's tensors.
         evaluate_every: steps between validations, each after a save of the run's state.
         resume: continue from the state that an interrupted run left in `out`.
+        force: replace the run or checkpoint that `out` holds.
+        compare: checkpoints to score on the same held-out text, for the model card.
+        command: the command line that started the run, for the model card.
 
     Raises:
         TrainingError: a field is out of range.
@@ -57,6 +60,9 @@ class TrainingConfig:
     save_dtype: SaveDtype = "float16"
     evaluate_every: int = 250
     resume: bool = False
+    force: bool = False
+    compare: tuple[Path, ...] = ()
+    command: str = ""
 
     def __post_init__(self) -> None:
         for name in (
@@ -88,6 +94,10 @@ class TrainingConfig:
                 f"batch_tokens {self.batch_tokens} is not a multiple of sequence_length "
                 f"{self.sequence_length}",
                 fix="a step is made of whole sequences",
+            )
+        if self.resume and self.force:
+            raise TrainingError(
+                "resume and force are both on", fix="either continue a run or replace it"
             )
         if not self.text:
             raise TrainingError("no text was given", fix="name at least one UTF-8 file")
@@ -140,7 +150,7 @@ class TrainingResult:
     Attributes:
         out: the checkpoint folder.
         tokens: tokens seen.
-        validation_loss: nats a token on the held-out split, at the end.
+        validation_loss: of the saved weights on the held-out split, nats a token.
         parameters: of the model, experts included.
     """
 

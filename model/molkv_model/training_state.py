@@ -39,10 +39,8 @@ def load_state(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *
     """Put the state back, and return the steps done.
 
     Raises:
-        TrainingError: there is no state, it is damaged, or another run wrote it.
+        TrainingError: it is missing or damaged, or another run wrote it.
     """
-    if not file.is_file():
-        raise TrainingError(f"{file}: nothing to resume", fix="start without --resume")
     try:
         with safe_open(file, framework="pt") as stored:
             metadata = stored.metadata() or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ __all__ = [
     "StoredTensor",
     "find_tensors",
     "read_json",
+    "replace_files",
     "some",
     "write_json",
     "write_tensors",
@@ -122,10 +124,10 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
-    """Write contiguous tensors, and remove weights that an earlier checkpoint left there.
+    """Write contiguous tensors.
 
     Args:
-        folder: an existing folder.
+        folder: an existing folder without weights.
         tensors: on the CPU, by name.
         shard_bytes: more than this is cut into several files with an index.
     """
@@ -140,12 +142,29 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int)
         size = sum(value.nbytes for value in tensors.values())
         index = {"metadata": {"total_size": size}, "weight_map": weight_map}
         write_json(folder / INDEX_FILE, index)
-    else:
-        # A reader would follow a left-over index to the old weights.
-        (folder / INDEX_FILE).unlink(missing_ok=True)
-    for file in folder.iterdir():
-        if _WEIGHT_FILES.fullmatch(file.name) and file.name not in weight_map.values():
-            file.unlink()
+
+
+def replace_files(folder: Path, finished: Path, last: str) -> None:
+    """Move the files of a finished checkpoint into a folder that may hold an earlier one.
+
+    Weights of the earlier one that have no successor are removed: a reader would follow a left-over
+    index to them.
+
+    Args:
+        folder: where the files go.
+        finished: the folder to move them from, on the same file system.
+        last: the name of the file that makes a checkpoint of the others. The earlier one goes away
+            first and the new one comes last, so what a crash leaves in between is refused as
+            incomplete rather than taken for a mixture.
+    """
+    files = {file.name: file for file in finished.iterdir()}
+    (folder / last).unlink(missing_ok=True)
+    for old in folder.iterdir():
+        weights = _WEIGHT_FILES.fullmatch(old.name) or old.name == INDEX_FILE
+        if weights and old.name not in files:
+            old.unlink()
+    for name in sorted(files, key=lambda name: name == last):
+        files[name].replace(folder / name)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -183,6 +202,8 @@ def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
         mode = temporary.stat().st_mode & 0o777
         write(temporary)
         temporary.chmod(mode)  # safetensors makes its files private
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut can leave the new name on no content
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -79,6 +79,10 @@ Blob::Blob(std::vector<Shard> shards, const BlobOptions& options)
       pool_(options.readers) {
   if (options.resident) {
     LoadAllRows();
+  } else {
+    for (const Shard& shard : shards_) {
+      shard.file.ExpectRandomReads();
+    }
   }
 }
 

@@ -88,6 +88,15 @@ void File::UseDirectIo(const std::string& name) {
 #endif
 }
 
+void File::ExpectRandomReads() const {
+  // Only a hint: whether the system takes it changes no result.
+#if defined(POSIX_FADV_RANDOM)
+  ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_RANDOM);
+#elif defined(F_RDAHEAD)
+  ::fcntl(descriptor_, F_RDAHEAD, 0);
+#endif
+}
+
 ReadResult ReadAt(int descriptor, uint8_t* target, uint64_t size, uint64_t position) {
   return ReadAt(descriptor, target, size, position, &::pread);
 }

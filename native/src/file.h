@@ -34,6 +34,9 @@ class File {
   // Makes reads bypass the page cache; throws MOLKV_UNSUPPORTED where the file system cannot.
   void UseDirectIo(const std::string& name);
 
+  // Tells the system not to read ahead, as it does by guess and in vain. Shared with duplicates.
+  void ExpectRandomReads() const;
+
  private:
   explicit File(int descriptor) : descriptor_(descriptor) {}
 

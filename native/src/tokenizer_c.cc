@@ -100,6 +100,10 @@ extern "C" molkv_status molkv_tokenizer_parse(const char* json, size_t size,
 
 extern "C" void molkv_tokenizer_close(molkv_tokenizer* tokenizer) { delete tokenizer; }
 
+extern "C" uint64_t molkv_tokenizer_token_count(const molkv_tokenizer* tokenizer) {
+  return tokenizer == nullptr ? 0 : tokenizer->tokenizer.vocabulary().count();
+}
+
 extern "C" uint64_t molkv_tokenizer_vocabulary_size(const molkv_tokenizer* tokenizer) {
   return tokenizer == nullptr ? 0 : tokenizer->tokenizer.vocabulary().end();
 }

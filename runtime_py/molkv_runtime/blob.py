@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from molkv_runtime.row_geometry import RowGeometry
     from molkv_runtime.row_layout import RowLayout
 
 __all__ = ["Blob", "ReadStats", "RowBatch"]
@@ -164,6 +165,11 @@ class Blob:
     def vocabulary_size(self) -> int:
         """Rows of the blob; token ids are 0 to vocabulary_size - 1."""
         return self.header.vocabulary_size
+
+    @property
+    def geometry(self) -> RowGeometry:
+        """What a row holds."""
+        return self.header.geometry
 
     @property
     def identity(self) -> bytes:

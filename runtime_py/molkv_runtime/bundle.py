@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tokenizers import Tokenizer
 
@@ -13,12 +14,23 @@ from molkv_runtime.blob import Blob
 from molkv_runtime.errors import BundleError, TokenizerError
 from molkv_runtime.golden import Golden, read_golden
 from molkv_runtime.manifest import Manifest, read_manifest
-from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.row_geometry import EXPERT_TYPES, RowGeometry
 from molkv_runtime.text import load_tokenizer
 
 __all__ = ["Bundle", "file_sha256"]
 
-_DTYPES = {"f16": DataType.FLOAT16, "int8": DataType.INT8}
+
+class OpenBlob(Protocol):
+    """What every reader of expert blobs states about the one it opened."""
+
+    @property
+    def identity(self) -> bytes: ...
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    @property
+    def geometry(self) -> RowGeometry: ...
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,17 @@ class Bundle:
                     fix="the file was changed or damaged; copy the bundle again",
                 )
 
+    @property
+    def expert_files(self) -> list[Path]:
+        """The expert blob's files; none where the model has no experts."""
+        return [self.path / name for name in self.manifest.experts]
+
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """The tokenizer, if there is one."""
+        entry = self.manifest.tokenizer
+        return None if entry is None else self.path / entry.file
+
     def open_experts(self) -> Blob | None:
         """Open the expert blob and check that it belongs to this dense graph.
 
@@ -87,16 +110,36 @@ class Bundle:
             BlobFormatError: the blob breaks its format.
             BundleError: it is another checkpoint's, or of another geometry.
         """
-        if not self.manifest.experts:
+        if not self.expert_files:
             return None
-        files = [self.path / name for name in self.manifest.experts]
-        blob = Blob.open(files)
+        blob = Blob.open(self.expert_files)
         try:
-            self._check_blob(blob, files[0])
+            self.check_experts(blob)
         except BundleError:
             blob.close()
             raise
         return blob
+
+    def check_experts(self, blob: OpenBlob) -> None:
+        """Check that an open expert blob belongs to this dense graph.
+
+        Raises:
+            BundleError: it is another checkpoint's, or of another geometry.
+        """
+        geometry = self.row_geometry()
+        facts: list[tuple[str, object, object]] = [
+            ("identity", blob.identity.hex(), self.manifest.identity),
+            ("vocabulary_size", blob.vocabulary_size, self.manifest.model.vocab_size),
+        ]
+        for field in dataclasses.fields(RowGeometry):
+            pair = (getattr(blob.geometry, field.name), getattr(geometry, field.name))
+            facts.append((field.name, *pair))
+        for name, actual, expected in facts:
+            if actual != expected:
+                raise BundleError(
+                    f"{self.expert_files[0]}: {name} is {actual}, the dense graph's is {expected}",
+                    fix="graph and blob must come from one export",
+                )
 
     def load_tokenizer(self) -> Tokenizer | None:
         """The tokenizer, or None: then ids go in and ids come out.
@@ -107,14 +150,36 @@ class Bundle:
         entry = self.manifest.tokenizer
         if entry is None:
             return None
-        tokenizer = load_tokenizer(self.path / entry.file, self.manifest.model.vocab_size)
-        if (size := tokenizer.get_vocab_size()) != entry.vocabulary_size:
-            raise TokenizerError(
-                f"{self.path / entry.file}: knows {size} tokens, the manifest says "
-                f"{entry.vocabulary_size}",
-                fix="use the tokenizer the model was trained with",
-            )
+        tokenizer = load_tokenizer(self.path / entry.file)
+        ids = tokenizer.get_vocab(with_added_tokens=True).values()
+        self.check_tokenizer(max(ids, default=-1) + 1, len(ids))
         return tokenizer
+
+    def check_tokenizer(self, vocabulary_size: int, token_count: int) -> None:
+        """Check that an open tokenizer is the one that the manifest describes.
+
+        Args:
+            vocabulary_size: one more than its largest id. Models often pad their vocabulary, so
+                it may be smaller than theirs.
+            token_count: how many tokens it has.
+
+        Raises:
+            TokenizerError: it has ids that the model lacks, or another number of tokens.
+        """
+        entry, wanted = self.manifest.tokenizer, self.manifest.model.vocab_size
+        fix = "use the tokenizer the model was trained with"
+        if vocabulary_size > wanted:
+            raise TokenizerError(
+                f"{self.tokenizer_file}: has a vocabulary of {vocabulary_size} ids, and the model "
+                f"one of {wanted}",
+                fix=fix,
+            )
+        if entry is not None and token_count != entry.vocabulary_size:
+            raise TokenizerError(
+                f"{self.tokenizer_file}: has {token_count} tokens, the manifest says "
+                f"{entry.vocabulary_size}",
+                fix=fix,
+            )
 
     def load_golden(self) -> Golden:
         """The golden cases.
@@ -155,24 +220,8 @@ class Bundle:
             key_heads=model.expert_query_heads if model.architecture == "molkv" else 0,
             key_size=model.expert_key_size,
             value_size=model.hidden_size,
-            dtype=_DTYPES[precision],
+            dtype=EXPERT_TYPES[precision],
         )
-
-    def _check_blob(self, blob: Blob, file: Path) -> None:
-        geometry = self.row_geometry()
-        facts: list[tuple[str, object, object]] = [
-            ("identity", blob.identity.hex(), self.manifest.identity),
-            ("vocabulary_size", blob.vocabulary_size, self.manifest.model.vocab_size),
-        ]
-        for field in dataclasses.fields(RowGeometry):
-            pair = (getattr(blob.header.geometry, field.name), getattr(geometry, field.name))
-            facts.append((field.name, *pair))
-        for name, actual, expected in facts:
-            if actual != expected:
-                raise BundleError(
-                    f"{file}: {name} is {actual}, the dense graph's is {expected}",
-                    fix="graph and blob must come from one export",
-                )
 
 
 def file_sha256(file: Path) -> str:

@@ -7,6 +7,7 @@ __all__ = [
     "BundleError",
     "ContextLengthError",
     "MolkvError",
+    "NativeLibraryError",
     "RowCorruptError",
     "TokenIdError",
     "TokenizerError",
@@ -50,6 +51,10 @@ class TokenIdError(MolkvError):
 
 class ContextLengthError(MolkvError):
     """More tokens than the model's context, or none at all."""
+
+
+class NativeLibraryError(MolkvError):
+    """The native library is missing, cannot be loaded, or is of another version."""
 
 
 class UsageError(MolkvError):

@@ -11,17 +11,35 @@ from molkv_runtime.manifest import decode_json
 
 __all__ = [
     "GOLDEN_FILE",
+    "LOGITS_TOLERANCE",
+    "RELATIVE_LOGITS_TOLERANCE",
     "SCHEMA_VERSION",
     "Golden",
     "GoldenCase",
     "GoldenLogits",
     "GoldenRow",
     "GoldenSampling",
+    "logits_tolerance",
     "read_golden",
 ]
 
 GOLDEN_FILE = "golden.json"
 SCHEMA_VERSION = 1
+# Engines sum in different orders, so float32 logits differ by a share of the largest of them,
+# whatever its scale. Torch in float32 against itself in float64: 7e-7 in the trained tiny model,
+# 2e-5 in random models of 12 layers with six times the usual weights. The floor is for small
+# logits.
+LOGITS_TOLERANCE = 1e-4
+RELATIVE_LOGITS_TOLERANCE = 3e-5
+
+
+def logits_tolerance(largest: float) -> float:
+    """How far a runtime's logits may lie from the reference's.
+
+    Args:
+        largest: the largest magnitude of a logit, over all positions that are compared.
+    """
+    return max(LOGITS_TOLERANCE, RELATIVE_LOGITS_TOLERANCE * largest)
 
 
 class GoldenLogits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +56,10 @@ class GoldenLogits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GoldenSampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A seeded sampling run (docs/sampling.md) and the ids it yields."""
+    """A seeded sampling run (docs/sampling.md) and the ids it yields.
+
+    It ends before the first token that an error of the tolerance could change.
+    """
 
     temperature: float
     top_k: int
@@ -51,13 +72,17 @@ class GoldenSampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GoldenCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One prompt. `text` is None where the bundle has no tokenizer.
 
-    `greedy` continues the prompt; `greedy_margin` is the smallest lead of a chosen token over the
-    second best on the way, in logits: it bounds the numeric error that cannot change a token.
+    `logits_tolerance` is the largest difference from the reference's logits that passes, at every
+    position of the prompt and of its continuation. `greedy` continues the prompt, and ends before
+    the first token whose lead over the second best is below twice the tolerance: two right
+    runtimes may choose differently there. `greedy_margin` is the smallest lead on the way, in
+    logits, 0 where there is no token.
     """
 
     name: str
     text: str | None
     prompt_ids: list[int]
+    logits_tolerance: float
     logits: GoldenLogits
     greedy: list[int]
     greedy_margin: float
@@ -77,13 +102,9 @@ class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All golden cases and rows of a bundle.
-
-    `logits_tolerance` is the largest difference from the reference's logits that passes.
-    """
+    """All golden cases and rows of a bundle."""
 
     schema_version: int
-    logits_tolerance: float
     cases: list[GoldenCase]
     rows: list[GoldenRow]
 
@@ -96,7 +117,8 @@ def read_golden(file: Path, vocabulary_size: int) -> Golden:
         vocabulary_size: of the model; every token id must lie below it.
 
     Raises:
-        BundleError: it is missing, damaged, of another version or of another model.
+        BundleError: it is missing, damaged, of another version or of another model, or has no
+            case or a tolerance that nothing can meet.
     """
     try:
         content = file.read_bytes()
@@ -115,6 +137,11 @@ def read_golden(file: Path, vocabulary_size: int) -> Golden:
         raise BundleError(f"{file}: cases is empty", fix="export again")
     ids = {row.token_id for row in golden.rows}
     for case in golden.cases:
+        if case.logits_tolerance <= 0:
+            raise BundleError(
+                f"{file}: logits_tolerance of {case.name} is {case.logits_tolerance}",
+                fix="it must be above 0; export again",
+            )
         ids.update(case.prompt_ids, case.greedy, case.logits.token_ids, case.sampled.token_ids)
     for extreme in (min(ids), max(ids)):
         if not 0 <= extreme < vocabulary_size:

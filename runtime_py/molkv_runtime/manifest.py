@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from molkv_runtime.errors import BundleError
+from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = [
     "MANIFEST_FILE",
@@ -71,7 +72,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class QuantizationEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Precision of the expert rows (None without experts) and of the dense weights."""
 
-    experts: Literal["f16", "int8"] | None
+    experts: ExpertPrecision | None
     dense: Literal["fp32"]
 
 

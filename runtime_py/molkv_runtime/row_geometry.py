@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Literal
 
 from molkv_runtime.errors import BlobFormatError
 
-__all__ = ["LIMITS", "DataType", "RowGeometry", "format_error"]
+__all__ = [
+    "EXPERT_TYPES",
+    "LIMITS",
+    "DataType",
+    "ExpertPrecision",
+    "RowGeometry",
+    "format_error",
+]
+
+ExpertPrecision = Literal["int8", "f16"]
+"""How the numbers of an expert row are stored."""
 
 # Inclusive (least, most) of the header's dimensions. Checked one by one before they are ever
 # multiplied: together they keep every product of the layout below 2**46, so that no reader, in
@@ -33,6 +43,12 @@ class DataType(IntEnum):
     INT8 = 3
     INT4 = 4
     """Reserved: no version 1.0 file uses it."""
+
+
+EXPERT_TYPES: Final[dict[ExpertPrecision, DataType]] = {
+    "int8": DataType.INT8,
+    "f16": DataType.FLOAT16,
+}
 
 
 def format_error(

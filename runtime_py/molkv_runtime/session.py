@@ -10,17 +10,19 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from molkv_runtime.blob import ReadStats
 from molkv_runtime.bundle import Bundle
+from molkv_runtime.engines import engine_named
 from molkv_runtime.errors import ContextLengthError, TokenIdError, TokenizerError
-from molkv_runtime.sampler import Sampler, SamplingConfig
+from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.sessions.onnx import OnnxGraph
 from molkv_runtime.statistics import SessionStats
-from molkv_runtime.text import TextStream
-from molkv_runtime.window import ExpertWindow
+from molkv_runtime.threads import worthwhile_threads
 
 __all__ = ["Session", "Token"]
 
 DEFAULT_CHUNK = 128
+_Ids = NDArray[np.int64] | None
 _END_OF_TEXT = "<|endoftext|>"
 
 
@@ -43,13 +45,17 @@ class Session:
     Args:
         bundle: an open bundle.
         backend: whose dense graph to run.
-        threads: of the graph engine; None uses all cores this process may run on.
+        engine: what runs beside the graph: ``native``, the C++ core that phones run, or
+            ``reference``, the readable NumPy code. Both give the same tokens.
+        threads: of the graph; None chooses: one for a narrow model, else all cores.
         chunk: the most tokens that prefill runs at once.
 
     Raises:
         BundleError: the bundle lacks that backend, or its parts do not belong together.
         BlobFormatError: the expert blob breaks its format.
         TokenizerError: the tokenizer cannot be used.
+        NativeLibraryError: the native library is missing; nothing else takes its place unasked.
+        UsageError: there is no such engine.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Session:
         bundle: Bundle,
         *,
         backend: str = "onnx",
+        engine: str = "native",
         threads: int | None = None,
         chunk: int = DEFAULT_CHUNK,
     ) -> None:
@@ -66,13 +73,17 @@ class Session:
         self.model = bundle.manifest.model
         self.context = self.model.max_position_embeddings
         self.chunk = min(chunk, self.context)
-        self.tokenizer = bundle.load_tokenizer()
-        self._graph = OnnxGraph(bundle.graph_file(backend), bundle.manifest, threads=threads)
-        self._blob = bundle.open_experts()
-        self._window: ExpertWindow | None = None
-        if self._blob is not None:
-            self._window = ExpertWindow(self._blob.layout, self.model.expert_window, self.chunk)
+        self._engine = engine_named(engine)
+        self.tokenizer = self._engine.open_tokenizer(bundle)
+        self._graph = OnnxGraph(
+            bundle.graph_file(backend),
+            bundle.manifest,
+            threads=threads or worthwhile_threads(self.model.hidden_size),
+            operator_library=self._engine.operator_library,
+        )
+        self._experts = self._engine.open_experts(bundle, self.chunk)
         self._stats = SessionStats()
+        self._read_before = ReadStats()
         self._position = 0
 
     @property
@@ -83,22 +94,30 @@ class Session:
     @property
     def stats(self) -> SessionStats:
         """What was done and how fast, since the session was made or reset."""
-        return self._stats
+        if self._experts is None:
+            return self._stats
+        read = self._experts.stats
+        return replace(
+            self._stats,
+            rows_read=read.rows - self._read_before.rows,
+            bytes_read=read.bytes - self._read_before.bytes,
+        )
 
     @property
     def window_bytes(self) -> int:
         """Bytes of the expert window's planes."""
-        return 0 if self._window is None else self._window.nbytes
+        return 0 if self._experts is None else self._experts.nbytes
 
     def reset(self) -> None:
         """Start a new sequence and new statistics."""
         self._start_sequence()
         self._stats = SessionStats()
+        self._read_before = ReadStats() if self._experts is None else self._experts.stats
 
     def close(self) -> None:
         """Close the expert blob; the session cannot be used afterwards."""
-        if self._blob is not None:
-            self._blob.close()
+        if self._experts is not None:
+            self._experts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,15 +129,20 @@ class Session:
         """Token ids of a text.
 
         Raises:
-            TokenizerError: the bundle has no tokenizer.
+            TokenizerError: the bundle has no tokenizer, or the text holds a lone surrogate.
         """
         if self.tokenizer is None:
             raise TokenizerError(
                 f"{self.bundle.path}: has no tokenizer, so it takes ids, not text",
                 fix="pass token ids, or export with a tokenizer",
             )
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        try:
+            return self.tokenizer.encode(text)
+        except UnicodeEncodeError as error:
+            raise TokenizerError(
+                f"the text has a lone surrogate, {text[error.start]!r}, at character {error.start}",
+                fix="pass text that UTF-8 can hold",
+            ) from None
 
     def logits(self, token_ids: ArrayLike) -> NDArray[np.float32]:
         """Logits of every position of a new sequence.
@@ -142,16 +166,19 @@ class Session:
             first += len(block)
         return logits
 
-    def logits_blocks(self, token_ids: ArrayLike) -> Iterator[NDArray[np.float32]]:
+    def logits_blocks(
+        self, token_ids: ArrayLike, *, rows: int | None = None
+    ) -> Iterator[NDArray[np.float32]]:
         """Logits of every position of a new sequence, a chunk at a time.
 
         For long texts: the logits of one chunk are in memory, not those of all positions.
 
         Args:
             token_ids: integers [T].
+            rows: positions in a block, if fewer than a chunk's are wanted.
 
         Yields:
-            float32 [C, V], C at most `chunk`; overwritten by the next block.
+            float32 [C, V], C at most `rows` and `chunk`; overwritten by the next block.
 
         Raises:
             ContextLengthError: no tokens, or more than the context.
@@ -159,8 +186,8 @@ class Session:
             RowCorruptError: a row's bytes do not match its checksum.
         """
         ids = self._checked_new(token_ids)
-        for part in self._chunks(ids):
-            yield self._run_chunk(part, every=True)
+        for part, following in self._chunks(ids, rows):
+            yield self._run_chunk(part, following, every=True)
 
     def prefill(self, token_ids: ArrayLike) -> NDArray[np.float32]:
         """Append tokens to the sequence, in chunks.
@@ -177,8 +204,8 @@ class Session:
             RowCorruptError: a row's bytes do not match its checksum.
         """
         ids = self._checked(token_ids)
-        for part in self._chunks(ids):
-            logits = self._run_chunk(part, every=False)
+        for part, following in self._chunks(ids):
+            logits = self._run_chunk(part, following, every=False)
         last: NDArray[np.float32] = logits[-1].copy()
         return last
 
@@ -243,12 +270,8 @@ class Session:
             self._start_sequence()
         ids = self._checked(self.encode(prompt) if isinstance(prompt, str) else prompt)
         stops = self._stop_ids() if stop_ids is None else set(stop_ids)
-        sampler = Sampler(sampling or SamplingConfig())
-        stream = (
-            TextStream(self.tokenizer, prompt_ids=ids.tolist(), skip_special_tokens=True)
-            if self.tokenizer is not None
-            else None
-        )
+        sampler = self._engine.sampler(sampling or SamplingConfig())
+        stream = None if self.tokenizer is None else self.tokenizer.stream(ids.tolist())
         logits = self.prefill(ids)
         for count in range(max_new_tokens):
             token_id = sampler.sample(logits)
@@ -267,11 +290,11 @@ class Session:
     def _start_sequence(self) -> None:
         # The self-attention cache needs no clearing: only positions before the current are read.
         self._position = 0
-        if self._window is not None:
-            self._window.reset()
+        if self._experts is not None:
+            self._experts.reset()
 
     def _stop_ids(self) -> set[int]:
-        found = None if self.tokenizer is None else self.tokenizer.token_to_id(_END_OF_TEXT)
+        found = None if self.tokenizer is None else self.tokenizer.find(_END_OF_TEXT)
         return set() if found is None else {found}
 
     def _checked_new(self, token_ids: ArrayLike) -> NDArray[np.int64]:
@@ -310,14 +333,20 @@ class Session:
                 )
         return ids.astype(np.int64, copy=False)
 
-    def _chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        for first in range(0, len(ids), self.chunk):
-            yield ids[first : first + self.chunk]
+    def _chunks(
+        self, ids: NDArray[np.int64], rows: int | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], _Ids]]:
+        """Chunks, each with the one that follows it, if any."""
+        size = min(rows or self.chunk, self.chunk)
+        parts = [ids[first : first + size] for first in range(0, len(ids), size)]
+        return zip(parts, [*parts[1:], None], strict=True)
 
-    def _run_chunk(self, ids: NDArray[np.int64], *, every: bool) -> NDArray[np.float32]:
+    def _run_chunk(
+        self, ids: NDArray[np.int64], following: _Ids, *, every: bool
+    ) -> NDArray[np.float32]:
         began = time.perf_counter()
         index = np.arange(len(ids)) if every else np.array([len(ids) - 1])
-        logits = self._run(ids, index)
+        logits = self._run(ids, index, following)
         self._stats = replace(
             self._stats,
             prefill_tokens=self._stats.prefill_tokens + len(ids),
@@ -325,18 +354,19 @@ class Session:
         )
         return logits
 
-    def _run(self, ids: NDArray[np.int64], logits_index: NDArray[np.int64]) -> NDArray[np.float32]:
-        if self._blob is not None and self._window is not None:
+    def _run(
+        self, ids: NDArray[np.int64], logits_index: NDArray[np.int64], following: _Ids = None
+    ) -> NDArray[np.float32]:
+        if self._experts is not None:
             began = time.perf_counter()
-            batch = self._blob.read(ids)
-            self._window.append(batch)
+            self._experts.append(ids)
+            if following is not None:  # its rows are read while the graph runs
+                self._experts.prefetch(following)
             self._stats = replace(
                 self._stats,
-                rows_read=self._stats.rows_read + len(batch.rows),
-                bytes_read=self._stats.bytes_read + batch.rows.nbytes,
                 lookup_seconds=self._stats.lookup_seconds + time.perf_counter() - began,
             )
-        logits = self._graph.run(ids, self._position, self._window, logits_index)
+        logits = self._graph.run(ids, self._position, self._experts, logits_index)
         self._position += len(ids)
         return logits
 

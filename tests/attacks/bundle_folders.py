@@ -357,14 +357,20 @@ def _tokenizer(folder: Path, more: int) -> None:
     """A tokenizer of the model's vocabulary size and `more` tokens; the manifest states that."""
     size = _read(folder)["model"]["vocab_size"]
     vocabulary = {f"word{token_id}": token_id for token_id in range(size + more)}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     tokenizer = {
         "version": "1.0",
         "added_tokens": [],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Whitespace"},
+        "pre_tokenizer": byte_level,
         "post_processor": None,
-        "decoder": None,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "word0"},
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
     }
     _add_file(folder, "tokenizer.json", json.dumps(tokenizer).encode(), tokens=size)
 

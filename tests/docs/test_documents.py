@@ -29,10 +29,9 @@ from molkv_export.bundle import export
 from molkv_export.dense_graph import is_expert_table_tensor
 from molkv_export.expert_attention import reference_expert_attention
 from molkv_export.expert_blob import SLICE_ROWS, row_geometry
-from molkv_export.golden import GREEDY_TOKENS, LOGITS_TOLERANCE
+from molkv_export.golden import GREEDY_TOKENS
 from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case
 from molkv_export.plan import make_plan
-from molkv_export.quantize import ExpertPrecision
 from molkv_export.verify import verify
 from molkv_model import PRESETS, ModelConfig
 from molkv_model.checkpoint import Checkpoint
@@ -42,8 +41,9 @@ from molkv_model.published_mole import published_names
 from molkv_runtime.blob import RowBatch
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
-from molkv_runtime.golden import Golden
+from molkv_runtime.golden import LOGITS_TOLERANCE, RELATIVE_LOGITS_TOLERANCE, Golden
 from molkv_runtime.manifest import Manifest, ModelEntry, ParityEntry
+from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 from molkv_runtime.window import ExpertWindow
 
@@ -517,37 +517,42 @@ def test_bundle_table_is_what_export_writes(exported: tuple[Checkpoint, Bundle])
     assert written == documented - {"tokenizer.json"}
 
 
-def check_rungs(verdict: ParityEntry, holding: set[str]) -> None:
+def check_rungs(bundle: Bundle, verdict: ParityEntry, holding: set[str]) -> None:
     documented = [
-        (name, passes == "least", float(limit))
+        (name, passes == "least", limit)
         for name, passes, limit, needs in table(GRAPH, "rung")
         if applies(needs, holding)
     ]
-    assert [(rung.name, rung.at_least, rung.limit) for rung in verdict.rungs] == documented
+    assert [(rung.name, rung.at_least) for rung in verdict.rungs] == [row[:2] for row in documented]
+    tolerances = {case.logits_tolerance for case in bundle.load_golden().cases}
+    for rung, (_, _, limit) in zip(verdict.rungs, documented, strict=True):
+        assert rung.limit in (tolerances if limit == "tolerance" else {float(limit)})
     assert verdict.passed
 
 
 def test_ladder_table_is_what_verify_climbs(exported: tuple[Checkpoint, Bundle]) -> None:
     _, bundle = exported
     assert bundle.manifest.parity is not None
-    check_rungs(bundle.manifest.parity, facts(MOLKV) | {"checkpoint"})
-    check_rungs(verify(bundle), facts(MOLKV))
+    check_rungs(bundle, bundle.manifest.parity, facts(MOLKV) | {"checkpoint"})
+    check_rungs(bundle, verify(bundle), facts(MOLKV))
 
 
 def test_ladder_of_a_dense_model(tmp_path: Path) -> None:
     checkpoint = save_random(CONFIGS["dense"], tmp_path / "checkpoint")
     bundle = export(checkpoint.path, tmp_path / "bundle")
     assert bundle.manifest.parity is not None
-    check_rungs(bundle.manifest.parity, facts(CONFIGS["dense"]) | {"checkpoint"})
+    check_rungs(bundle, bundle.manifest.parity, facts(CONFIGS["dense"]) | {"checkpoint"})
     assert bundle.load_golden().rows == []
 
 
 def test_constants_in_the_prose() -> None:
     assert f"is at most {OP_TOLERANCE:.0e}".replace("e-0", "e-") in GRAPH
-    assert {limit for name, _, limit, _ in table(GRAPH, "rung") if name[0] == "4"} == {
-        f"{LOGITS_TOLERANCE:.0e}".replace("e-0", "e-")
-    }
-    assert f"continuation, {GREEDY_TOKENS} tokens unless the context ends" in GRAPH
+    floor, factor = (
+        f"{limit:.0e}".replace("e-0", "e-")
+        for limit in (LOGITS_TOLERANCE, RELATIVE_LOGITS_TOLERANCE)
+    )
+    assert f"max({floor}, {factor} " in GRAPH
+    assert f"continuation, {GREEDY_TOKENS} tokens unless the context or certainty ends" in GRAPH
     assert f"up to {SLICE_ROWS:,} token ids" in GRAPH
     assert f"for {SLICE_ROWS:,} token ids" in MODEL
 

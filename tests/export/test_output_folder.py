@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -18,6 +19,7 @@ import torch
 
 import molkv_export.bundle as export_module
 from molkv_export import ExportError, export, output_folder
+from molkv_export.exchange import exchange
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import TokenizerError
 from tests.small_models import write_checkpoint, write_tokenizer
@@ -147,26 +149,183 @@ def test_an_export_that_fails_in_any_pass_leaves_nothing(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "by the test")])
+@pytest.mark.parametrize("exchanging", [True, False])
 def test_the_old_bundle_survives_whatever_stops_its_replacement(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    exchanging: bool,
 ) -> None:
     out = tmp_path / "bundle"
     export(checkpoint, out)
     before = contents(out)
     genuine = Path.rename
 
-    def failing(self: Path, target: Path) -> Path:
+    def failing(*_: object) -> bool:
+        raise error
+
+    def failing_rename(self: Path, target: Path) -> Path:
         if self.name.startswith(".bundle.partial-"):
             raise error
         return genuine(self, target)
 
-    monkeypatch.setattr(Path, "rename", failing)
+    monkeypatch.setattr(output_folder, "exchange", failing if exchanging else lambda *_: False)
+    monkeypatch.setattr(Path, "rename", failing_rename)
     expected = ExportError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         export(checkpoint, out, force=True)
     monkeypatch.undo()
     assert contents(out) == before
     assert names(tmp_path) == ["bundle"]
+
+
+def write_bundle(folder: Path, note: str) -> Path:
+    """What counts as a bundle, and a file to tell it from others."""
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"schema_version": 1, "identity": "", "model": {}}')
+    (folder / "note.txt").write_text(note)
+    return folder
+
+
+def note_of(folder: Path) -> str:
+    return (folder / "note.txt").read_text()
+
+
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_a_finished_folder_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanging: bool
+) -> None:
+    out = write_bundle(tmp_path / "bundle", "old")
+    if not exchanging:
+        monkeypatch.setattr(output_folder, "exchange", lambda *_: False)
+    with output_folder.partial_folder(out) as folder:
+        (folder / "note.txt").write_text("new")
+        output_folder.put_in_place(folder, out)
+        assert note_of(out) == "new"
+    assert note_of(out) == "new"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_folders_trade_names_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    first, second = write_bundle(tmp_path / "1", "first"), write_bundle(tmp_path / "2", "second")
+    assert exchange(first, second)
+    assert (note_of(first), note_of(second)) == ("second", "first")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        exchange(first, tmp_path / "missing")
+
+
+KILLED_BETWEEN_TWO_RENAMES = """
+import os, sys
+from pathlib import Path
+from molkv_export import output_folder
+out, genuine = Path(sys.argv[1]), Path.rename
+def rename(self, target):
+    if self.name.startswith(".bundle.partial-"):
+        os._exit(9)
+    return genuine(self, target)
+output_folder.exchange = lambda *_: False
+Path.rename = rename
+with output_folder.partial_folder(out) as folder:
+    (folder / "note.txt").write_text("new")
+    output_folder.put_in_place(folder, out)
+"""
+
+
+def test_a_bundle_lost_between_two_renames_is_recovered(tmp_path: Path) -> None:
+    out = write_bundle(tmp_path / "bundle", "old")
+    command = [sys.executable, "-c", KILLED_BETWEEN_TWO_RENAMES, str(out)]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert not out.exists()
+    with pytest.raises(ExportError, match="exists already"):
+        output_folder.require_replaceable(out, force=False)
+    assert note_of(out) == "old"
+    with output_folder.partial_folder(out):
+        pass
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_what_a_living_process_set_aside_is_left_to_it(tmp_path: Path) -> None:
+    aside = write_bundle(tmp_path / ".bundle.replaced-1" / "bundle", "old").parent
+    descriptor = os.open(aside, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    output_folder.require_replaceable(tmp_path / "bundle", force=False)
+    assert names(tmp_path) == [".bundle.replaced-1"]
+    os.close(descriptor)
+    with pytest.raises(ExportError, match="exists already"):
+        output_folder.require_replaceable(tmp_path / "bundle", force=False)
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_partial_folder_that_another_process_removed_before_its_lock_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine, made = fcntl.flock, []
+
+    def cleaned_up(descriptor: int, how: int) -> None:
+        made.append(names(tmp_path))
+        if len(made) == 1:  # as another process would in this moment
+            shutil.rmtree(tmp_path / made[0][0])
+        genuine(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", cleaned_up)
+    with output_folder.partial_folder(tmp_path / "bundle") as folder:
+        assert folder.is_dir()
+        assert len(made) == 2
+    assert names(tmp_path) == []
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, flushed = tmp_path / "bundle", list[tuple[Path, bool]]()
+    genuine = os.fsync
+
+    def recording(descriptor: int) -> None:
+        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink(), out.exists()))
+        genuine(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    with output_folder.partial_folder(out) as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text(name)
+        output_folder.put_in_place(folder, out)
+        expected = {(folder / "a", False), (folder / "b", False), (folder, False)}
+    assert set(flushed[:-1]) == expected
+    assert flushed[-1] == (tmp_path, True)
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_is_refused_with_the_reason(tmp_path: Path, dangling: bool) -> None:
+    if not dangling:
+        write_bundle(tmp_path / "target", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for force in (False, True):
+        with pytest.raises(ExportError, match="link: is a symbolic link"):
+            output_folder.require_replaceable(tmp_path / "link", force=force)
+
+
+def test_a_folder_inside_a_bundle_is_refused(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", "old")
+    for inside in (bundle / "new", bundle / "deep" / "new"):
+        with pytest.raises(ExportError, match=f"new: lies inside the bundle {bundle}"):
+            output_folder.require_replaceable(inside, force=True)
+    (tmp_path / "other").mkdir()
+    output_folder.require_replaceable(bundle / ".." / "other" / "new", force=False)
+
+
+def test_a_bundle_that_holds_what_the_export_reads_is_not_replaced(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    export(checkpoint, out)
+    shutil.copytree(checkpoint, out / "checkpoint")
+    with pytest.raises(ExportError, match=f"^{out}: holds {out / 'checkpoint'}, which the export"):
+        export(out / "checkpoint", out, force=True)
+    tokenizer = out / "tokenizer.json"
+    with pytest.raises(ExportError, match=f"^{out}: holds {tokenizer}, which the export reads"):
+        export(checkpoint, out, force=True, tokenizer=tokenizer)
+    assert (out / "checkpoint").is_dir()
 
 
 SLOW_EXPORT = """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import pathlib
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +135,36 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
         save(random_model(small(), 9), folder)
     assert Checkpoint(folder).identity() == before
     assert not list(folder.glob(".*"))
+
+
+def test_a_save_stopped_between_two_moves_leaves_no_mixture(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = random_model(small()), random_model(small(), 9)
+    save(new, tmp_path / "new")
+    expected = {Checkpoint(sharded).identity(), Checkpoint(tmp_path / "new").identity()}
+    genuine, refused = pathlib.Path.replace, 0
+    for allowed in range(6):
+        save(old, sharded, shard_bytes=20_000)
+        moves = 0
+
+        def stopping(self: pathlib.Path, target: pathlib.Path, most: int = allowed) -> pathlib.Path:
+            nonlocal moves
+            moves += 1
+            if moves > most:
+                raise KeyboardInterrupt
+            return genuine(self, target)
+
+        monkeypatch.setattr(pathlib.Path, "replace", stopping)
+        with contextlib.suppress(KeyboardInterrupt):
+            save(new, sharded)
+        monkeypatch.undo()
+        try:
+            assert Checkpoint(sharded).identity() in expected
+        except CheckpointError as error:
+            assert "config.json: file is missing" in str(error)  # noqa: PT017 - or it is whole
+            refused += 1
+    assert refused > 0
 
 
 def test_weights_that_overflow_the_stored_dtype_are_not_saved(tmp_path: Path) -> None:

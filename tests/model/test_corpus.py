@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from molkv_model.corpus import END_OF_TEXT, TextFile, encode_corpus, train_tokenizer
 from molkv_model.errors import TrainingError
+from molkv_runtime import session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,3 +128,7 @@ def test_a_file_without_text_is_named(content: bytes, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"a\.txt: cannot be read: No such file"):
         TextFile.read(tmp_path / "a.txt")
+
+
+def test_the_runtime_stops_at_the_token_that_ends_a_training_text() -> None:
+    assert session._END_OF_TEXT == END_OF_TEXT

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import pickle
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,81 +14,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 
-from molkv_model import load
-from molkv_model.checkpoint import Checkpoint
 from molkv_model.corpus import TextFile, train_tokenizer
 from molkv_model.errors import TrainingError
 from molkv_model.modeling import LanguageModel
-from molkv_model.training import TrainingConfig, TrainingProgress, learning_rate, train
+from molkv_model.training import TrainingProgress, learning_rate, train
 from tests.model.small_models import ARCHITECTURES, small
-
-VOCABULARY = 280
-STATE = "training-state/state.safetensors"
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Words that a few letters predict, so that there is something to learn."""
-    chosen = random.Random(0)  # noqa: S311 - text, not a secret
-    words = ["".join(chosen.choices("abcdefgh", k=6)) for _ in range(20)]
-    file = tmp_path_factory.mktemp("text") / "words.txt"
-    file.write_text(" ".join(chosen.choices(words, k=3000)))
-    return file
-
-
-@pytest.fixture(scope="module")
-def tokenizer(text: Path) -> Path:
-    """What training would make of the text."""
-    file = text.with_name("tokenizer.json")
-    train_tokenizer([TextFile.read(text)], VOCABULARY).save(str(file))
-    return file
-
-
-def settings(
-    file: Path, out: Path, *, architecture: str = "molkv", **changes: Any
-) -> TrainingConfig:
-    """12 steps of 4 sequences of 16 tokens, evaluated after each 4."""
-    config = TrainingConfig(
-        model=small(architecture, vocab_size=VOCABULARY),
-        text=(file,),
-        out=out,
-        tokens=12 * 64,
-        batch_tokens=64,
-        sequence_length=16,
-        warmup_steps=4,
-        save_dtype="float32",
-        evaluate_every=4,
-    )
-    return dataclasses.replace(config, **changes)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_same_weights(first: Path, second: Path) -> None:
-    expected = weights(second)
-    for name, value in weights(first).items():
-        assert torch.equal(value, expected[name]), name
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-class Interruption(Exception):  # noqa: N818 - no error, as far as the run is concerned
-    """Ends a run from outside."""
-
-
-def train_until(step: int, config: TrainingConfig) -> None:
-    def interrupt(progress: TrainingProgress) -> None:
-        if progress.step >= step:
-            raise Interruption
-
-    with pytest.raises(Interruption):
-        train(config, interrupt)
+from tests.model.training_runs import (
+    STATE,
+    VOCABULARY,
+    assert_same_weights,
+    metrics,
+    settings,
+    train_until,
+    weights,
+)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -105,29 +43,6 @@ def test_thirty_steps_lower_the_loss(architecture: str, text: Path, tmp_path: Pa
     assert result.validation_loss == seen[-1].validation_loss
     assert (result.out, result.tokens) == (tmp_path, 30 * 64)
     assert result.parameters == sum(value.numel() for value in weights(tmp_path).values())
-
-
-def test_the_checkpoint_is_complete(text: Path, tmp_path: Path) -> None:
-    config = settings(text, tmp_path, save_dtype="float16")
-    result = train(config)
-    model = load(tmp_path)
-    assert model.config == config.model
-    assert weights(tmp_path)["model.norm.weight"].dtype == torch.float16
-    tokenizer = Tokenizer.from_file(str(Checkpoint(tmp_path).tokenizer_file))
-    assert tokenizer.get_vocab_size() == VOCABULARY
-    card = (tmp_path / "README.md").read_text()
-    assert f"{result.validation_loss:.4f} nats" in card
-    assert f"| tokens seen | {result.tokens:,} " in card
-    assert "Text: 1 files" in card
-    assert f"{text.stat().st_size:,} bytes" in card
-
-
-def test_two_files_of_the_same_name_are_two_files_on_the_card(text: Path, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    other = tmp_path / "other" / text.name
-    other.write_text(text.read_text()[::-1])
-    train(settings(text, tmp_path / "out", text=(text, other)))
-    assert "Text: 2 files" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_metrics_are_one_json_object_a_line(text: Path, tmp_path: Path) -> None:
@@ -218,15 +133,6 @@ def test_a_line_of_metrics_that_was_cut_off_is_dropped_on_resume(
     assert [line["step"] for line in metrics(tmp_path)] == [4, 8, 10, 12]
 
 
-def test_a_fresh_run_does_not_continue_the_files_of_an_earlier_one(
-    text: Path, tmp_path: Path
-) -> None:
-    config = settings(text, tmp_path)
-    train(config)
-    train_until(4, dataclasses.replace(config, seed=1))
-    assert [line["step"] for line in metrics(tmp_path)] == [4]
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -293,16 +199,6 @@ def test_a_state_that_lacks_a_tensor_is_damaged(text: Path, tmp_path: Path) -> N
     save_file(tensors, tmp_path / STATE, metadata)
     with pytest.raises(TrainingError, match=r"damaged: .*exp_avg\.model\.norm\.weight"):
         train(dataclasses.replace(config, resume=True))
-
-
-def test_a_given_tokenizer_is_used_and_goes_along(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = tmp_path / "given.json"
-    train_tokenizer([TextFile.read(text)], 260).save(str(given))
-    monkeypatch.setattr("molkv_model.training.train_tokenizer", None)
-    train(settings(text, tmp_path / "out", tokenizer=given))
-    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == given.read_bytes()
 
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(text: Path, tmp_path: Path) -> None:

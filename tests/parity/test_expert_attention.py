@@ -7,15 +7,30 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molkv_export.dense_graph import DenseGraph, ExpertPlanes
 from molkv_export.expert_attention import expert_attention, reference_expert_attention
-from molkv_export.op_parity import OpCase, make_case, op_parity, run_function
+from molkv_export.expert_blob import row_geometry
+from molkv_export.op_parity import (
+    OP_TOLERANCE,
+    WRONG_FORMULA_DIFFERENCE,
+    OpCase,
+    compare_implementations,
+    make_case,
+    op_model,
+    op_parity,
+    run_function,
+    run_op_model,
+)
+from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
+from molkv_runtime.onnx_runtime import onnxruntime
 from molkv_runtime.row_layout import DataType, LayerRows, RowGeometry
 
 if TYPE_CHECKING:
@@ -23,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tests.conftest import BundleOf
+    from tests.conftest import BundleOf, CheckpointOf
 
     Implementation = Callable[[OpCase], NDArray[np.float32]]
 
@@ -191,7 +206,76 @@ def test_numpy_names_the_missing_keys_of_mole_rows() -> None:
 
 @pytest.mark.parametrize("kind", ["molkv", "mole"])
 def test_verify_compares_the_op_on_the_bundles_own_geometry(bundle_of: BundleOf, kind: str) -> None:
-    results = list(op_parity(Bundle.open(bundle_of(kind, "int8"))))
-    assert [result.must_differ for result in results] == [False, False, True]
-    assert all(result.difference < 1e-5 for result in results[:2])
-    assert results[2].difference > 1e-2
+    *results, control = op_parity(Bundle.open(bundle_of(kind, "int8")))
+    assert len(results) == 4
+    assert not any(result.must_differ for result in results)
+    assert all(result.difference < 1e-5 for result in results)
+    assert "scalar" in results[1].detail
+    assert control.must_differ
+    assert control.difference >= WRONG_FORMULA_DIFFERENCE >= 1000 * OP_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_size", "experts", "window"),
+    [(2, 4, 3, 5), (1, 1, 1, 2), (2, 3, 2, 1), (1, 1, 3, 1), (0, 0, 4, 1), (0, 0, 1, 1)],
+)
+@pytest.mark.parametrize("dtype", [DataType.INT8, DataType.FLOAT16])
+def test_the_wrong_formula_is_told_apart_at_every_size(
+    dtype: DataType, heads: int, key_size: int, experts: int, window: int
+) -> None:
+    geometry = RowGeometry.of(
+        dtype, layers=1, experts=experts, key_heads=heads, key_size=key_size, value_size=8
+    )
+    results = {result.name: result for result in compare_implementations(geometry, window)}
+    assert results["a wrong formula differs"].difference >= WRONG_FORMULA_DIFFERENCE
+    assert results["torch = NumPy"].difference <= OP_TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", [DataType.INT8, DataType.FLOAT16])
+def test_the_model_of_one_op_is_valid_and_of_one_node(dtype: DataType) -> None:
+    geometry = RowGeometry.of(dtype, layers=1, experts=2, key_heads=2, key_size=3, value_size=6)
+    case = make_case(geometry, 4, tokens=2, rows=5)
+    model = op_model(case)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(node.domain, node.op_type) for node in model.graph.node] == [
+        ("ai.molkv", "ExpertAttention")
+    ]
+    assert [entry.name for entry in model.graph.input] == list(case.given)
+    # A session with other options, as one with a kernel registered would have.
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    np.testing.assert_array_equal(run_op_model(case, options), run_function(case))
+
+
+@pytest.mark.parametrize("kind", ["molkv", "mole"])
+def test_torch_export_keeps_the_op_as_one_node_a_layer(
+    checkpoint_of: CheckpointOf, kind: str
+) -> None:
+    class Step(torch.nn.Module):
+        def __init__(self, graph: DenseGraph) -> None:
+            super().__init__()
+            self.dense = graph
+
+        def forward(self, ids: torch.Tensor, *planes: torch.Tensor) -> torch.Tensor:
+            start = torch.zeros(1, dtype=torch.int64)
+            layers = [ExpertPlanes(*planes[n : n + 4]) for n in range(0, len(planes), 4)]
+            logits: torch.Tensor = self.dense(ids, 0, layers, start)
+            return logits
+
+    checkpoint = Checkpoint(checkpoint_of(kind))
+    layers = checkpoint.config.num_hidden_layers
+    geometry = row_geometry(checkpoint.config, "int8")
+    rows = make_case(geometry, checkpoint.config.expert_window, tokens=3, rows=3).rows
+    one = [rows.keys, rows.key_scales, rows.values, rows.value_scales]
+    if kind == "mole":  # its keys are made inside the graph
+        one[:2] = [None, None]
+    planes = [None if plane is None else torch.from_numpy(plane) for plane in one] * layers
+    step = Step(DenseGraph.from_checkpoint(checkpoint).requires_grad_(False))
+    ids = torch.tensor([[5, 6, 7]])
+    expected = step(ids, *planes)
+    program = torch.export.export(step, (ids, *planes))
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert targets.count("molkv.expert_attention.default") == layers
+    # Its definition is not traced: it has the only softmax that is no op with self-attention.
+    assert not any("softmax" in target for target in targets)
+    torch.testing.assert_close(program.module()(ids, *planes), expected)

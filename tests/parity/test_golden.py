@@ -10,18 +10,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from molkv_export.verify import verify
+from molkv_export.verify import record_verdict, verify
 from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import BundleError
-from molkv_runtime.golden import GOLDEN_FILE, GoldenCase
-from molkv_runtime.manifest import write_json
+from molkv_runtime.golden import GOLDEN_FILE, Golden, GoldenCase
+from molkv_runtime.manifest import MANIFEST_FILE, read_manifest, write_json
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
 from tests.small_models import write_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from tests.conftest import BundleOf, CheckpointOf
 
@@ -53,15 +56,21 @@ def test_greedy_and_sampled_tokens_are_the_golden_ones(
     with Session(bundle, threads=1, chunk=chunk) as session:
         for case in golden.cases:
             prompt = case.prompt_ids if case.text is None else case.text
-            greedy = list(session.generate(prompt, max_new_tokens=64, stop_ids=()))
+            count = len(case.greedy)
+            greedy = list(session.generate(prompt, max_new_tokens=count, stop_ids=()))
             assert [token.id for token in greedy] == case.greedy
-            assert len(case.greedy) == 64
             if case.greedy_text is not None:
                 assert "".join(token.text for token in greedy) == case.greedy_text
             sampled = session.generate(
-                prompt, max_new_tokens=64, stop_ids=(), sampling=sampling_of(case)
+                prompt,
+                max_new_tokens=len(case.sampled.token_ids),
+                stop_ids=(),
+                sampling=sampling_of(case),
             )
             assert [token.id for token in sampled] == case.sampled.token_ids
+    # Near ties cut some short (test_near_ties.py).
+    assert max(len(case.greedy) for case in golden.cases) == 64
+    assert max(len(case.sampled.token_ids) for case in golden.cases) == 64
 
 
 def test_prompts_of_text_are_tokenized_as_recorded(bundle_of: BundleOf) -> None:
@@ -95,6 +104,8 @@ def test_the_verdict_is_in_the_manifest(bundle_of: BundleOf, name: str, experts:
     assert parity.passed
     rungs = {rung.name[0] for rung in parity.rungs}
     assert rungs == ({"4", "5", "6"} if name == "dense" else set("123456"))
+    names = {rung.name for rung in parity.rungs}
+    assert ("6 tokenizer" in names) == ("tokenizer" in name)
 
 
 def test_verify_without_the_checkpoint_compares_with_what_was_recorded(bundle_of: BundleOf) -> None:
@@ -111,17 +122,23 @@ def test_verify_refuses_another_checkpoint(bundle_of: BundleOf, tmp_path: Path) 
         verify(Bundle.open(bundle_of("molkv", "int8")), checkpoint=other)
 
 
-@pytest.mark.parametrize("fault", ["greedy", "sampled", "logits", "row", "dequantized"])
-def test_a_wrong_golden_answer_fails_the_verdict(
-    bundle_of: BundleOf, tmp_path: Path, fault: str
-) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(bundle_of("molkv", "int8"), folder)
-    golden = Bundle.open(folder).load_golden()
+FAULTS = {
+    "greedy": "6 greedy tokens",
+    "sampled": "6 sampled tokens",
+    "logits": "5 logits: recorded",
+    "row": "1 row bytes: golden = reader",
+    "dequantized": "2 dequantized rows: golden = reader",
+    "text": "6 tokenizer",
+    "greedy_text": "6 tokenizer",
+}
+
+
+def with_fault(golden: Golden, fault: str) -> Golden:
     case, row = golden.cases[0], golden.rows[0]
     replace = msgspec.structs.replace
     if fault == "greedy":
-        case = replace(case, greedy=[*case.greedy[:-1], (case.greedy[-1] + 1) % 320])
+        ids = [*case.greedy[:-1], (case.greedy[-1] + 1) % 320]
+        case = replace(case, greedy=ids, greedy_text=None)
     elif fault == "sampled":
         case = replace(case, sampled=replace(case.sampled, seed=case.sampled.seed + 1))
     elif fault == "logits":
@@ -129,24 +146,73 @@ def test_a_wrong_golden_answer_fails_the_verdict(
         case = replace(case, logits=replace(case.logits, values=values))
     elif fault == "row":
         row = replace(row, bytes_sha256="0" * 64)
-    else:
+    elif fault == "dequantized":
         row = replace(row, dequantized_sha256="0" * 64)
-    changed = replace(golden, cases=[case, *golden.cases[1:]], rows=[row, *golden.rows[1:]])
-    write_json(folder / GOLDEN_FILE, changed)
-    # As if the exporter itself had recorded it: checksums fit.
-    manifest = Bundle.open(bundle_of("molkv", "int8")).manifest
+    else:
+        case = replace(case, **{fault: f"{getattr(case, fault)}!"})
+    return replace(golden, cases=[case, *golden.cases[1:]], rows=[row, *golden.rows[1:]])
+
+
+def record_golden(folder: Path, golden: Golden) -> None:
+    """Replace a bundle's golden cases, as if the exporter had recorded them: checksums fit."""
+    write_json(folder / GOLDEN_FILE, golden)
     content = (folder / GOLDEN_FILE).read_bytes()
+    manifest = read_manifest(folder)
+    digest = hashlib.sha256(content).hexdigest()
     files = [
-        replace(entry, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        msgspec.structs.replace(entry, bytes=len(content), sha256=digest)
         if entry.name == GOLDEN_FILE
         else entry
         for entry in manifest.files
     ]
-    write_json(folder / "manifest.json", replace(manifest, files=files))
+    write_json(folder / MANIFEST_FILE, msgspec.structs.replace(manifest, files=files))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_golden_answer_fails_its_rung_and_no_other(
+    bundle_of: BundleOf, tmp_path: Path, fault: str
+) -> None:
+    source = bundle_of("molkv+tokenizer" if "text" in fault else "molkv", "int8")
+    folder = tmp_path / "bundle"
+    shutil.copytree(source, folder)
+    record_golden(folder, with_fault(Bundle.open(folder).load_golden(), fault))
     parity = verify(Bundle.open(folder), record=True)
     assert not parity.passed
-    assert len([rung for rung in parity.rungs if not rung.passed]) == 1
+    failed = [rung.name for rung in parity.rungs if not rung.passed]
+    again = [f"{FAULTS[fault]}, reference engine"] if FAULTS[fault].startswith("6") else []
+    assert failed == [FAULTS[fault], *again]
     assert Bundle.open(folder).manifest.parity == parity
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1e-4])
+def test_a_tolerance_that_nothing_can_meet_is_refused(
+    bundle_of: BundleOf, tmp_path: Path, tolerance: float
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle_of("molkv", "int8"), folder)
+    golden = Bundle.open(folder).load_golden()
+    case = msgspec.structs.replace(golden.cases[0], logits_tolerance=tolerance)
+    record_golden(folder, msgspec.structs.replace(golden, cases=[case]))
+    with pytest.raises(BundleError, match=rf"golden.json: logits_tolerance of .* is {tolerance}"):
+        Bundle.open(folder).load_golden()
+
+
+def test_a_verdict_that_cannot_be_recorded_is_given_all_the_same(
+    bundle_of: BundleOf, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle_of("molkv", "int8"), folder)
+    before = (folder / MANIFEST_FILE).read_bytes()
+    # Root may write into any folder, but nobody can write a file where a folder is.
+    (folder / f".{MANIFEST_FILE}.partial").mkdir()
+    bundle = Bundle.open(folder)
+    parity = verify(bundle, record=True)
+    assert parity.passed
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{folder}: the verdict cannot be recorded: Is a directory" in caplog.text
+    assert (folder / MANIFEST_FILE).read_bytes() == before
+    with pytest.raises(IsADirectoryError):
+        record_verdict(bundle, parity)
 
 
 def test_a_verdict_with_infinite_figures_can_be_read_again(
@@ -158,10 +224,14 @@ def test_a_verdict_with_infinite_figures_can_be_read_again(
     folder = tmp_path / "bundle"
     shutil.copytree(bundle_of("molkv", "int8"), folder)
 
-    def broken(self: Session, token_ids: object) -> object:
-        return np.full((len(np.asarray(token_ids)), self.model.vocab_size), np.nan, np.float32)
+    def broken(
+        self: Session, token_ids: Sequence[int], *, rows: int
+    ) -> Iterator[NDArray[np.float32]]:
+        for first in range(0, len(token_ids), rows):
+            count = min(rows, len(token_ids) - first)
+            yield np.full((count, self.model.vocab_size), np.nan, np.float32)
 
-    monkeypatch.setattr(Session, "logits", broken)
+    monkeypatch.setattr(Session, "logits_blocks", broken)
     checkpoint = Checkpoint(checkpoint_of("molkv"))
     parity = verify(Bundle.open(folder), checkpoint=checkpoint, record=True)
     assert not parity.passed

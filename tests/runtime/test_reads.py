@@ -47,7 +47,7 @@ def test_decode_reads_one_row_a_token_and_prefill_each_distinct_row_of_a_chunk(
     assert blob is not None
     with blob:
         stride, data_offset = blob.header.row_stride, blob.header.data_offset
-    with Session(bundle, threads=1) as session:
+    with Session(bundle, engine="reference", threads=1) as session:
         reads.clear()
         session.prefill(PROMPT)
         assert reads == [
@@ -64,7 +64,8 @@ def test_decode_reads_one_row_a_token_and_prefill_each_distinct_row_of_a_chunk(
 
 
 def test_a_dense_model_reads_nothing(bundle_of: BundleOf, reads: list[Read]) -> None:
-    with Session(Bundle.open(bundle_of("dense", "int8")), threads=1) as session:
+    bundle = Bundle.open(bundle_of("dense", "int8"))
+    with Session(bundle, engine="reference", threads=1) as session:
         reads.clear()
         list(session.generate(PROMPT, max_new_tokens=4))
         assert (session.stats.rows_read, session.stats.bytes_read, session.window_bytes) == (
@@ -91,18 +92,20 @@ def test_statistics_start_anew_with_reset(bundle_of: BundleOf) -> None:
 SCRIPT = """
 import json, sys
 from molkv_runtime import Bundle, Session
-with Session(Bundle.open(sys.argv[1]), threads=1, chunk=5) as session:
+bundle = Bundle.open(sys.argv[1])
+with Session(bundle, engine=sys.argv[3], threads=1, chunk=5) as session:
     list(session.generate(json.loads(sys.argv[2]), max_new_tokens=30, stop_ids=()))
     stats = session.stats
 print(json.dumps([stats.rows_read, stats.bytes_read]))
 """
 
 
+@pytest.mark.parametrize("engine", ["native", "reference"])
 def test_the_system_sees_as_many_reads_as_the_statistics_say(
-    bundle_of: BundleOf, tmp_path: Path
+    bundle_of: BundleOf, tmp_path: Path, engine: str
 ) -> None:
     folder, trace = bundle_of("molkv", "int8"), tmp_path / "trace"
-    program = [sys.executable, "-c", SCRIPT, str(folder), str(PROMPT)]
+    program = [sys.executable, "-c", SCRIPT, str(folder), str(PROMPT), engine]
     strace = ["strace", "-f", "-y", "-e", "trace=pread64,preadv,preadv2", "-o", str(trace)]
     result = subprocess.run([*strace, *program], capture_output=True, text=True, check=True)
     rows_read, bytes_read = json.loads(result.stdout)

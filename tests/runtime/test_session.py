@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from molkv_runtime.bundle import Bundle
-from molkv_runtime.errors import BundleError, ContextLengthError, TokenIdError, TokenizerError
+from molkv_runtime.errors import (
+    BundleError,
+    ContextLengthError,
+    TokenIdError,
+    TokenizerError,
+    UsageError,
+)
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
 
@@ -18,9 +24,10 @@ if TYPE_CHECKING:
     from tests.conftest import BundleOf
 
 
-@pytest.fixture(scope="module")
-def session(bundle_of: BundleOf) -> Iterator[Session]:
-    with Session(Bundle.open(bundle_of("molkv+tokenizer", "int8")), threads=1) as opened:
+@pytest.fixture(scope="module", params=["native", "reference"])
+def session(bundle_of: BundleOf, request: pytest.FixtureRequest) -> Iterator[Session]:
+    bundle = Bundle.open(bundle_of("molkv+tokenizer", "int8"))
+    with Session(bundle, engine=request.param, threads=1) as opened:
         yield opened
 
 
@@ -104,6 +111,16 @@ def test_an_unknown_backend_and_a_chunk_of_nothing_are_refused(bundle_of: Bundle
         Session(bundle, backend="coreml")
     with pytest.raises(ContextLengthError, match="chunk is 0"):
         Session(bundle, chunk=0)
+
+
+def test_an_unknown_engine_is_refused_by_name(bundle_of: BundleOf) -> None:
+    with pytest.raises(UsageError, match=r"engine is 'numpy' .*native, reference"):
+        Session(Bundle.open(bundle_of("molkv", "int8")), engine="numpy")
+
+
+def test_text_that_utf_8_cannot_hold_is_refused(session: Session) -> None:
+    with pytest.raises(TokenizerError, match=r"lone surrogate, '\\udcff', at character 3"):
+        session.encode("abc\udcff")
 
 
 def test_pieces_of_text_join_to_the_text_of_the_ids(session: Session) -> None:

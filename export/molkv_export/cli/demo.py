@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from molkv_export.cli.console import error_console, progress_bar
-from molkv_export.cli.export import plan_table, report_passes
-from molkv_export.cli.options import ExpertsOption
-from molkv_export.cli.run import print_stats, stream
+from molkv_export.cli.console import output_console, print_json, progress_bar
+from molkv_export.cli.export import export_json, plan_table, report_passes
+from molkv_export.cli.options import ExpertsOption, ForceOption, JsonOption
+from molkv_export.cli.run import checked_text, generation_json, stats_table, stream
 from molkv_export.cli.verify import print_verdict
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
@@ -18,15 +18,23 @@ from molkv_runtime.session import Session
 __all__ = ["demo"]
 
 DEFAULT_PROMPT = "The President of the United States"
+DEFAULT_OUT = Path("demo-bundle")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle folder to make.")] = Path(
-        "demo-bundle"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The bundle folder to make.",
+            show_default=f"{DEFAULT_OUT}, made anew each time",
+        ),
+    ] = None,
     prompt: Annotated[str, typer.Option(help="The text to continue.")] = DEFAULT_PROMPT,
     experts: ExpertsOption = "int8",
     max_tokens: Annotated[int, typer.Option(help="Tokens to generate.", min=1)] = 160,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Export the tiny trained checkpoint that molkv brings, verify the bundle, generate from it.
 
@@ -37,20 +45,30 @@ def demo(
     from molkv_model.checkpoint import Checkpoint
     from molkv_model.embedded import tiny_checkpoint
 
-    checkpoint, console = tiny_checkpoint(), error_console()
+    text, checkpoint, folder = checked_text(prompt), tiny_checkpoint(), out or DEFAULT_OUT
     with progress_bar() as bar:
         bundle = export(
-            checkpoint, out, experts=experts, force=True, on_progress=report_passes(bar)
+            checkpoint,
+            folder,
+            experts=experts,
+            force=force or out is None,
+            on_progress=report_passes(bar),
         )
-    plan = make_plan(Checkpoint(checkpoint), experts)
-    console.print(plan_table(plan, title=f"Exported the embedded tiny checkpoint to {out}"))
-    console.rule("generating, one expert row read from file for each token")
-    with Session(bundle) as session:
-        sampling = SamplingConfig(temperature=0.7, top_k=40, top_p=0.95)
-        stream(session.generate(prompt, max_new_tokens=max_tokens, sampling=sampling), prompt)
-        print_stats(session)
     parity = bundle.manifest.parity
     assert parity is not None  # noqa: S101 - export always verifies; for the type checker
-    print_verdict(parity)
+    sampling = SamplingConfig(temperature=0.7, top_k=40, top_p=0.95)
+    with Session(bundle) as session:
+        tokens = session.generate(text, max_new_tokens=max_tokens, sampling=sampling)
+        if as_json:
+            generated = generation_json(tokens, session)
+            print_json({**export_json(bundle, parity), "prompt": text, **generated})
+        else:
+            console, plan = output_console(), make_plan(Checkpoint(checkpoint), experts)
+            title = f"Exported the embedded tiny checkpoint to {folder}"
+            console.print(plan_table(plan, title=title))
+            console.print("\n[bold]Generated, one expert row read from file for each token[/]")
+            stream(tokens, text)
+            console.print(stats_table(session))
+            print_verdict(parity)
     if not parity.passed:
         raise typer.Exit(1)

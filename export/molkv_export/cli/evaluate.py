@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from molkv_export.cli.console import error_console, facts_table, print_json, progress_bar
-from molkv_export.cli.options import BundleArgument, JsonOption, ThreadsOption
+from molkv_export.cli.console import facts_table, output_console, print_json, progress_bar
+from molkv_export.cli.options import BundleArgument, EngineOption, JsonOption, ThreadsOption
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import UsageError
+from molkv_runtime.manifest import MANIFEST_FILE, ModelEntry, read_manifest
 from molkv_runtime.session import Session
 
 if TYPE_CHECKING:
     from molkv_export.evaluate import Evaluation
+    from molkv_model.config import ModelConfig
 
 __all__ = ["evaluate"]
 
@@ -29,6 +31,7 @@ def evaluate(
     tokens: Annotated[
         int | None, typer.Option(help="Score this many tokens.", min=2, show_default="all")
     ] = None,
+    engine: EngineOption = "native",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,7 +42,10 @@ def evaluate(
     from molkv_export.evaluate import evaluate as run_evaluation
     from molkv_export.evaluate import open_predictor
 
-    with Session(Bundle.open(bundle), threads=threads) as session:
+    opened = Bundle.open(bundle)
+    if against is not None:
+        _require_comparable(opened, against)
+    with Session(opened, engine=engine, threads=threads) as session:
         ids = session.encode(_read(text))[:tokens]
         predictor = None if against is None else open_predictor(against)
         with progress_bar() as bar:
@@ -62,7 +68,25 @@ def evaluate(
         divergence, same = result.comparison.kl_divergence, result.comparison.same_top1
         facts["KL divergence"] = f"{divergence.mean:.6f} ± {divergence.error:.6f} nats a token"
         facts["same top-1"] = f"{100 * same.mean:.2f} ± {100 * same.error:.2f} %"
-    error_console().print(facts_table(f"{bundle} on {text.name}", facts))
+    output_console().print(facts_table(f"{bundle} on {text.name}", facts))
+
+
+def _require_comparable(bundle: Bundle, against: Path) -> None:
+    """Refuse a model whose logits do not line up with the bundle's, before any work."""
+    if (against / MANIFEST_FILE).is_file():
+        theirs: ModelEntry | ModelConfig = read_manifest(against).model
+    else:
+        from molkv_model.checkpoint import Checkpoint
+
+        theirs = Checkpoint(against).config
+    ours = bundle.manifest.model
+    for field in ("vocab_size", "max_position_embeddings"):
+        if getattr(theirs, field) != getattr(ours, field):
+            raise UsageError(
+                f"{against}: {field} is {getattr(theirs, field)}, that of {bundle.path} is "
+                f"{getattr(ours, field)}",
+                fix="compare models of one vocabulary and one context",
+            )
 
 
 def _as_json(result: Evaluation) -> dict[str, Any]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import RenderableType
 from rich.progress import Progress, TaskID
-from rich.table import Table
 
-from molkv_export.cli.console import error_console, facts_table, print_json, progress_bar, size
+from molkv_export.cli.console import facts_table, output_console, print_json, progress_bar, size
 from molkv_export.cli.options import ExpertsOption, ForceOption, JsonOption, TokenizerOption
 from molkv_export.cli.verify import print_verdict, verdict_json
 
 if TYPE_CHECKING:
     from molkv_export.bundle import ExportProgress
     from molkv_export.plan import ExportPlan
+    from molkv_runtime.bundle import Bundle
+    from molkv_runtime.manifest import ParityEntry
 
-__all__ = ["export", "plan_table", "report_passes"]
+__all__ = ["export", "export_json", "plan_table", "report_passes"]
 
 
 def export(
@@ -48,12 +50,12 @@ def export(
 
     backends = tuple(backend or ["onnx"])
     ExportConfig(checkpoint, out, backends, experts, tokenizer, force)
-    plan = make_plan(Checkpoint(checkpoint), experts)
+    plan = make_plan(Checkpoint(checkpoint), experts, tokenizer)
     if dry_run:
         if as_json:
             print_json({"out": str(out), **dataclasses.asdict(plan)})
         else:
-            error_console().print(plan_table(plan))
+            output_console().print(plan_table(plan))
         return
     with progress_bar() as bar:
         bundle = run_export(
@@ -68,18 +70,24 @@ def export(
     parity = bundle.manifest.parity
     assert parity is not None  # noqa: S101 - export always verifies; for the type checker
     if as_json:
-        files = {entry.name: entry.bytes for entry in bundle.manifest.files}
-        print_json({"out": str(out), "files": files, **verdict_json(parity)})
+        print_json(export_json(bundle, parity))
     else:
-        error_console().print(plan_table(plan, title=f"Exported {out}"))
+        output_console().print(plan_table(plan, title=f"Exported {out}"))
         print_verdict(parity)
     if not parity.passed:
         raise typer.Exit(1)
 
 
-def plan_table(plan: ExportPlan, title: str = "Plan") -> Table:
+def export_json(bundle: Bundle, parity: ParityEntry) -> dict[str, Any]:
+    """Where the bundle is, its files with their bytes, and the verdict."""
+    files = {entry.name: entry.bytes for entry in bundle.manifest.files}
+    return {"out": str(bundle.path), "files": files, **verdict_json(parity)}
+
+
+def plan_table(plan: ExportPlan, title: str = "Plan") -> RenderableType:
     """The plan as a table."""
-    facts = {name: size(count) for name, count in plan.files.items()}
+    about = {name: "about " if name in plan.estimated else "" for name in plan.files}
+    facts = {name: about[name] + size(count) for name, count in plan.files.items()}
     facts |= {
         "dense parameters": f"{plan.dense_parameters:,}",
         "values in the expert table": f"{plan.expert_parameters:,}",

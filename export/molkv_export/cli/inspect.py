@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from molkv_export.cli.console import error_console, facts_table, print_json, size
+from molkv_export.cli.console import facts_table, output_console, print_json, size
 from molkv_export.cli.options import JsonOption
 from molkv_runtime.blob_header import HEADER_SIZE, BlobHeader
 from molkv_runtime.errors import BlobFormatError
@@ -30,13 +30,13 @@ def inspect(
         if as_json:
             print_json(header.to_json())
         else:
-            error_console().print(facts_table(str(path), _flat(header.to_json())))
+            output_console().print(facts_table(str(path), _flat(header.to_json())))
         return
     manifest = read_manifest(path)
     if as_json:
         print_json(json.loads((path / MANIFEST_FILE).read_bytes()))
     else:
-        error_console().print(facts_table(str(path), _summary(manifest)))
+        output_console().print(facts_table(str(path), _summary(manifest)))
 
 
 def _read_header(file: Path) -> BlobHeader:

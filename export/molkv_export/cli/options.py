@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from molkv_runtime.row_geometry import ExpertPrecision
+
 __all__ = [
     "BundleArgument",
+    "EngineOption",
     "ExpertsOption",
     "ForceOption",
     "JsonOption",
@@ -16,18 +19,33 @@ __all__ = [
     "TokenizerOption",
 ]
 
+MOST_THREADS = 1024
+"""More than any machine has cores; an engine would try to start whatever number it is told."""
+
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="A folder that `molkv export` wrote.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object instead, for machines.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option(help="Threads of the graph engine.", min=1, show_default="all cores")
+    int | None,
+    typer.Option(
+        help="Threads of the graph engine.",
+        min=1,
+        max=MOST_THREADS,
+        show_default="one for a narrow model, else all cores",
+    ),
+]
+EngineOption = Annotated[
+    Literal["native", "reference"],
+    typer.Option(
+        help="What runs beside the graph: the C++ core that phones run, or the NumPy reference."
+    ),
 ]
 TokenizerOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A tokenizer.json.", show_default="the checkpoint's"),
 ]
-ExpertsOption = Annotated[
-    Literal["int8", "f16"], typer.Option(help="Precision of the expert rows.")
-]
+ExpertsOption = Annotated[ExpertPrecision, typer.Option(help="Precision of the expert rows.")]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
 from molkv_export.cli.console import error_console, facts_table, print_json, size
-from molkv_export.cli.options import BundleArgument, JsonOption, ThreadsOption
+from molkv_export.cli.options import BundleArgument, EngineOption, JsonOption, ThreadsOption
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import UsageError
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session, Token
 from molkv_runtime.statistics import SessionStats
 
-__all__ = ["print_stats", "run", "stream"]
+__all__ = ["checked_text", "generation_json", "run", "stats_table", "stream"]
 
 
 def run(
@@ -31,6 +32,7 @@ def run(
     top_p: Annotated[float, typer.Option(help="Keep the best tokens up to this mass.")] = 0.95,
     min_p: Annotated[float, typer.Option(help="Keep tokens above this share of the best.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the random generator.")] = 0,
+    engine: EngineOption = "native",
     threads: ThreadsOption = None,
     chunk: Annotated[int, typer.Option(help="Prompt tokens that run at once.", min=1)] = 128,
     as_json: JsonOption = False,
@@ -42,21 +44,40 @@ def run(
     if (prompt is None) == (ids is None):
         raise UsageError("there is no prompt, or two", fix="give either --prompt or --ids")
     sampling = SamplingConfig(temperature, top_k, top_p, min_p, seed)
-    with Session(Bundle.open(bundle), threads=threads, chunk=chunk) as session:
-        prompt_ids = _parse_ids(ids) if ids is not None else session.encode(prompt or "")
+    with Session(Bundle.open(bundle), engine=engine, threads=threads, chunk=chunk) as session:
+        prompt_ids = _parse_ids(ids) if ids is not None else session.encode(checked_text(prompt))
         tokens = session.generate(prompt_ids, max_new_tokens=max_tokens, sampling=sampling)
         if as_json:
-            generated = list(tokens)
-            print_json(
-                {
-                    "text": "".join(token.text for token in generated),
-                    "ids": [token.id for token in generated],
-                    "stats": session.stats.to_json(),
-                }
-            )
+            print_json(generation_json(tokens, session))
             return
         stream(tokens, prompt)
-        print_stats(session)
+        error_console().print(stats_table(session))
+
+
+def checked_text(prompt: str | None) -> str:
+    """A prompt that is text.
+
+    Raises:
+        UsageError: its bytes on the command line were not UTF-8.
+    """
+    text = prompt or ""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"--prompt: the character at {error.start} is not UTF-8", fix="type it as UTF-8 text"
+        ) from None
+    return text
+
+
+def generation_json(tokens: Iterable[Token], session: Session) -> dict[str, Any]:
+    """The generated text, its ids and the statistics."""
+    generated = list(tokens)
+    return {
+        "text": "".join(token.text for token in generated),
+        "ids": [token.id for token in generated],
+        "stats": session.stats.to_json(),
+    }
 
 
 def stream(tokens: Iterable[Token], prompt: str | None) -> None:
@@ -70,7 +91,7 @@ def stream(tokens: Iterable[Token], prompt: str | None) -> None:
     sys.stdout.flush()
 
 
-def print_stats(session: Session) -> None:
+def stats_table(session: Session) -> RenderableType:
     """The session's statistics as a table."""
     stats: SessionStats = session.stats
     facts = {
@@ -81,7 +102,7 @@ def print_stats(session: Session) -> None:
         "lookup": f"{stats.lookup_us_per_token:.0f} µs a token",
         "expert window": size(session.window_bytes),
     }
-    error_console().print(facts_table("Statistics", facts))
+    return facts_table("Statistics", facts)
 
 
 def _parse_ids(text: str) -> list[int]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from molkv_export.cli.console import error_console, print_json
+from molkv_export.cli.console import error_console, output_console, print_json, warn
 from molkv_export.cli.options import BundleArgument, JsonOption
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.manifest import ParityEntry
@@ -34,6 +35,7 @@ def verify(
 
     Example: molkv verify bundle --checkpoint checkpoint
     """
+    from molkv_export.verify import record_verdict
     from molkv_export.verify import verify as run_verify
     from molkv_model.checkpoint import Checkpoint
 
@@ -43,13 +45,17 @@ def verify(
         verdict = run_verify(
             opened,
             checkpoint=source,
-            record=record,
-            on_rung=lambda rung: status.update(f"done: {rung.name}"),
+            on_rung=lambda rung: status.update(f"done: {escape(rung.name)}"),
         )
     if as_json:
         print_json(verdict_json(verdict))
     else:
         print_verdict(verdict)
+    if record:
+        try:
+            record_verdict(opened, verdict)
+        except OSError as error:
+            warn(f"{bundle}: the verdict could not be recorded: {error.strerror}")
     if not verdict.passed:
         raise typer.Exit(1)
 
@@ -63,9 +69,13 @@ def print_verdict(verdict: ParityEntry) -> None:
         mark = "[green]pass[/]" if rung.passed else "[bold red]FAIL[/]"
         relation = ">=" if rung.at_least else "<="
         table.add_row(
-            rung.name, f"{rung.figure:.3g}", f"{relation} {rung.limit:.3g}", mark, rung.detail
+            escape(rung.name),
+            f"{rung.figure:.3g}",
+            f"{relation} {rung.limit:.3g}",
+            mark,
+            escape(rung.detail),
         )
-    console = error_console()
+    console = output_console()
     console.print(table)
     console.print(
         "[bold green]parity: passed[/]" if verdict.passed else "[bold red]parity: FAILED[/]"

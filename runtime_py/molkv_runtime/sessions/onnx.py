@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from molkv_runtime.engines import ExpertPlanes
 from molkv_runtime.errors import BundleError
 from molkv_runtime.manifest import Manifest
-from molkv_runtime.window import ExpertWindow
+from molkv_runtime.onnx_runtime import onnxruntime
 
 __all__ = ["OnnxGraph"]
 
@@ -52,15 +51,23 @@ class OnnxGraph:
     Args:
         file: ``dense.onnx``; its data file lies beside it.
         manifest: the bundle's; the graph must carry the same identity, model and precision.
-        threads: of the engine; None uses all cores this process may run on.
+        threads: of ONNX Runtime.
+        operator_library: the native op; None runs the function inside the file.
 
     Raises:
         BundleError: the graph cannot be loaded, or is another checkpoint's.
     """
 
-    def __init__(self, file: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        manifest: Manifest,
+        *,
+        threads: int,
+        operator_library: Path | None = None,
+    ) -> None:
         self.model = model = manifest.model
-        self._session = _load(file, threads or _available_cores())
+        self._session = _load(file, threads, operator_library)
         _check_metadata(file, self._session.get_modelmeta().custom_metadata_map, manifest)
         shape = (1, model.num_key_value_heads, model.max_position_embeddings, model.head_dim)
         self._cache = {
@@ -76,7 +83,7 @@ class OnnxGraph:
         self,
         token_ids: NDArray[np.int64],
         position: int,
-        window: ExpertWindow | None,
+        window: ExpertPlanes | None,
         logits_index: NDArray[np.int64],
     ) -> NDArray[np.float32]:
         """Run T new tokens.
@@ -106,7 +113,7 @@ class OnnxGraph:
         logits: NDArray[np.float32] = buffers.logits[0]
         return logits
 
-    def _bind(self, buffers: _Buffers, window: ExpertWindow | None) -> Any:
+    def _bind(self, buffers: _Buffers, window: ExpertPlanes | None) -> Any:
         io_binding = self._session.io_binding()
         for name in ("input_ids", "position", "logits_index"):
             io_binding.bind_ortvalue_input(name, _tensor(getattr(buffers, name)))
@@ -144,23 +151,19 @@ def _check_metadata(file: Path, metadata: Mapping[str, str], manifest: Manifest)
             )
 
 
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _tensor(array: NDArray[Any]) -> Any:
     """The array as an engine tensor over the same memory."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
-def _load(file: Path, threads: int) -> Any:
+def _load(file: Path, threads: int, operator_library: Path | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
+    if operator_library is not None:
+        options.register_custom_ops_library(str(operator_library))
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - the library's errors share no other base

@@ -27,10 +27,10 @@ from molkv_export.backends.onnx.graph_builder import (
     GraphBuilder,
 )
 from molkv_export.errors import ExportError
-from molkv_export.quantize import ExpertPrecision
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
+from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = ["MODEL_FILE", "required_operators", "write_dense_graph"]
 
