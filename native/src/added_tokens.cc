@@ -1,7 +1,5 @@
 #include "added_tokens.h"
 
-#include <utility>
-
 #include "unicode_tables.h"
 #include "utf8.h"
 
@@ -48,7 +46,7 @@ uint64_t ChildKey(uint32_t node, char byte) {
 
 }  // namespace
 
-void AddedTokens::Matcher::Add(AddedToken token) {
+bool AddedTokens::Matcher::Add(const AddedToken& token) {
   first_bytes_[static_cast<uint8_t>(token.content[0])] = true;
   uint32_t node = 0;
   for (const char byte : token.content) {
@@ -56,8 +54,11 @@ void AddedTokens::Matcher::Add(AddedToken token) {
     nodes_ += is_new;
     node = child->second;
   }
-  ends_[node] = tokens_.size();
-  tokens_.push_back(std::move(token));
+  const bool is_new = ends_.emplace(node, tokens_.size()).second;
+  if (is_new) {
+    tokens_.push_back(token);
+  }
+  return is_new;
 }
 
 const AddedToken* AddedTokens::Matcher::FindLongest(std::string_view text) const {
@@ -79,7 +80,8 @@ const AddedToken* AddedTokens::Matcher::FindLongest(std::string_view text) const
 
 // Follows the tokenizers library step by step, in what it does with spaces that two tokens claim
 // too.
-void AddedTokens::Matcher::Split(std::string_view text, std::vector<TextPart>* parts) const {
+std::vector<TextPart> AddedTokens::Matcher::Split(std::string_view text) const {
+  std::vector<TextPart> parts;
   size_t done = 0;
   size_t place = 0;
   while (!tokens_.empty() && place < text.size()) {
@@ -103,36 +105,26 @@ void AddedTokens::Matcher::Split(std::string_view text, std::vector<TextPart>* p
     if (token->rstrip) {
       stop += SizeOfFirstSpaces(text.substr(stop));
     }
-    if (done < start) {
-      parts->push_back({text.substr(done, start - done), -1});
+    if (start >= stop) {
+      continue;  // a token of spaces that the token before has taken
     }
-    parts->push_back({{}, token->id});
+    if (done < start) {
+      parts.push_back({text.substr(done, start - done), -1});
+    }
+    parts.push_back({{}, token->id});
     done = stop;
   }
   if (done < text.size()) {
-    parts->push_back({text.substr(done), -1});
+    parts.push_back({text.substr(done), -1});
   }
+  return parts;
 }
 
-void AddedTokens::Add(const AddedToken& token) {
-  (token.normalized ? normalized_ : plain_).Add(token);
+bool AddedTokens::Add(const AddedToken& token) {
   if (token.special) {
     special_ids_.insert(token.id);
   }
-}
-
-std::vector<TextPart> AddedTokens::Split(std::string_view text) const {
-  std::vector<TextPart> outer;
-  plain_.Split(text, &outer);
-  std::vector<TextPart> parts;
-  for (const TextPart& part : outer) {
-    if (part.id >= 0) {
-      parts.push_back(part);
-    } else {
-      normalized_.Split(part.text, &parts);
-    }
-  }
-  return parts;
+  return (token.normalized ? normalized_ : plain_).Add(token);
 }
 
 }  // namespace molkv

@@ -15,11 +15,11 @@ namespace molkv {
 
 struct AddedToken {
   uint32_t id = 0;
-  std::string content;
+  std::string content;       // what is looked for: normalized if `normalized` is true
   bool single_word = false;  // only where no part of a word touches it
   bool lstrip = false;       // spaces before it become part of it
   bool rstrip = false;       // so do spaces after it
-  bool normalized = false;   // looked for after all tokens that are not
+  bool normalized = false;   // looked for in normalized text, after all tokens that are not
   bool special = false;      // left out of decoded text on request
 };
 
@@ -31,20 +31,25 @@ struct TextPart {
 
 class AddedTokens {
  public:
-  // Contents must be distinct and not empty.
-  void Add(const AddedToken& token);
+  // False if a token with the same content is there, which is looked for in the same text. The
+  // content must not be empty.
+  bool Add(const AddedToken& token);
 
   bool IsSpecial(uint64_t id) const { return special_ids_.count(id) > 0; }
 
-  // Cuts a valid text into parts, none of them empty text.
-  std::vector<TextPart> Split(std::string_view text) const;
+  // Cut a valid text into parts, none of them empty text: first a text as it is, at the tokens that
+  // are not normalized, then the normalized form of each text between them, at those that are.
+  std::vector<TextPart> SplitPlain(std::string_view text) const { return plain_.Split(text); }
+  std::vector<TextPart> SplitNormalized(std::string_view text) const {
+    return normalized_.Split(text);
+  }
 
  private:
   // Finds the longest token at a place of a text, byte by byte.
   class Matcher {
    public:
-    void Add(AddedToken token);
-    void Split(std::string_view text, std::vector<TextPart>* parts) const;
+    bool Add(const AddedToken& token);
+    std::vector<TextPart> Split(std::string_view text) const;
 
    private:
     // The longest token that the text begins with, or nullptr.

@@ -25,6 +25,7 @@ std::string_view WithSpace(std::string_view text, std::string* buffer) {
 Tokenizer::Tokenizer(TokenizerParts parts)
     : vocabulary_(std::move(parts.vocabulary)),
       encoder_(vocabulary_, std::move(parts.merges), parts.whole_pieces),
+      normalizer_(parts.normalizer),
       pre_tokenizer_(parts.pre_tokenizer),
       added_tokens_(std::move(parts.added_tokens)) {}
 
@@ -41,14 +42,27 @@ std::vector<int64_t> Tokenizer::Encode(std::string_view text) const {
   }
   std::vector<int64_t> ids;
   BytePairEncoder::Scratch scratch;
-  for (const TextPart& part : added_tokens_.Split(text)) {
+  for (const TextPart& part : added_tokens_.SplitPlain(text)) {
     if (part.id >= 0) {
       ids.push_back(part.id);
     } else {
-      EncodePart(part.text, &scratch, &ids);
+      EncodePlain(part.text, &scratch, &ids);
     }
   }
   return ids;
+}
+
+void Tokenizer::EncodePlain(std::string_view text, BytePairEncoder::Scratch* scratch,
+                            std::vector<int64_t>* ids) const {
+  std::string buffer;
+  for (const TextPart& part :
+       added_tokens_.SplitNormalized(Normalize(normalizer_, text, &buffer))) {
+    if (part.id >= 0) {
+      ids->push_back(part.id);
+    } else {
+      EncodePart(part.text, scratch, ids);
+    }
+  }
 }
 
 void Tokenizer::EncodePart(std::string_view text, BytePairEncoder::Scratch* scratch,

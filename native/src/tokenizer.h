@@ -37,11 +37,16 @@ class Tokenizer {
   std::string Decode(const int64_t* ids, size_t count, bool skip_special_tokens) const;
 
  private:
+  // Text between added tokens that are not normalized.
+  void EncodePlain(std::string_view text, BytePairEncoder::Scratch* scratch,
+                   std::vector<int64_t>* ids) const;
+  // Normalized text between added tokens.
   void EncodePart(std::string_view text, BytePairEncoder::Scratch* scratch,
                   std::vector<int64_t>* ids) const;
 
   Vocabulary vocabulary_;
   BytePairEncoder encoder_;
+  Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   AddedTokens added_tokens_;
 };

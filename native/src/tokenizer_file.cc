@@ -1,7 +1,9 @@
 #include "tokenizer_file.h"
 
 #include <string>
+#include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include "error.h"
 #include "json.h"
@@ -121,6 +123,43 @@ MergeTable ReadModel(const JsonValue& value, Vocabulary* vocabulary, bool* whole
   return merges;
 }
 
+// Calls `read` with each value of an array and its path.
+template <typename Read>
+void ReadEach(JsonFields* fields, std::string_view name, const Read& read) {
+  const JsonValue values = fields->Get(name);
+  if (!values.IsArray()) {
+    RefuseField(MOLKV_FORMAT, fields->PathOf(name), values, "an array");
+  }
+  JsonValue value = values.First();
+  for (size_t index = 0; index < values.size(); ++index, value = value.Next()) {
+    read(value, fields->PathOf(name) + "[" + std::to_string(index) + "]");
+  }
+}
+
+std::string_view TypeOf(const JsonValue& value) {
+  JsonValue type = value;
+  return value.Find("type", &type) && type.IsString() ? type.text() : std::string_view();
+}
+
+Normalizer ReadNormalizer(const JsonValue& value, const std::string& path) {
+  JsonFields fields(value, path);
+  Normalizer result = Normalizer::kNone;
+  if (TypeOf(value) == "Sequence") {
+    fields.Ignore("type");
+    ReadEach(&fields, "normalizers", [&](const JsonValue& step, const std::string& step_path) {
+      // NFC twice is NFC.
+      if (ReadNormalizer(step, step_path) == Normalizer::kNfc) {
+        result = Normalizer::kNfc;
+      }
+    });
+  } else {
+    fields.Expect("type", "NFC");
+    result = Normalizer::kNfc;
+  }
+  fields.Finish();
+  return result;
+}
+
 // Reads the fields of "ByteLevel", which stands in three places of the file.
 void ReadByteLevel(JsonFields* fields, bool* add_prefix_space, bool* use_regex) {
   fields->Expect("type", "ByteLevel");
@@ -174,8 +213,7 @@ PreTokenizer ReadSequence(const JsonValue& value) {
 }
 
 PreTokenizer ReadPreTokenizer(const JsonValue& value) {
-  JsonValue type = value;
-  if (value.Find("type", &type) && type.text() == "Sequence") {
+  if (TypeOf(value) == "Sequence") {
     return ReadSequence(value);
   }
   JsonFields fields(value, "pre_tokenizer");
@@ -184,6 +222,50 @@ PreTokenizer ReadPreTokenizer(const JsonValue& value) {
   ReadByteLevel(&fields, &result.space_before_text, &use_regex);
   result.pattern = use_regex ? SplitPattern::kGpt2 : SplitPattern::kNone;
   return result;
+}
+
+// What a template makes of one text: special tokens, which are not added here, and the text once.
+void ReadTemplate(JsonFields* fields) {
+  size_t texts = 0;
+  ReadEach(fields, "single", [&](const JsonValue& value, const std::string& path) {
+    JsonFields piece(value, path);
+    JsonValue content = value;
+    if (!piece.Find("SpecialToken", &content)) {
+      JsonFields sequence(piece.Get("Sequence"), piece.PathOf("Sequence"));
+      sequence.Expect("id", "A");
+      sequence.Ignore("type_id");
+      sequence.Finish();
+      ++texts;
+    }
+    piece.Finish();
+  });
+  if (texts != 1) {
+    RefuseField(MOLKV_UNSUPPORTED, fields->PathOf("single"), fields->Get("single"),
+                "a template with one \"Sequence\"");
+  }
+  fields->Ignore("pair");
+  fields->Ignore("special_tokens");
+}
+
+// Accepts what only adds special tokens or changes offsets: neither is given out.
+void CheckPostProcessor(const JsonValue& value, const std::string& path) {
+  JsonFields fields(value, path);
+  const std::string_view type = TypeOf(value);
+  if (type == "TemplateProcessing") {
+    fields.Ignore("type");
+    ReadTemplate(&fields);
+    fields.Finish();
+  } else if (type == "Sequence") {
+    fields.Ignore("type");
+    ReadEach(&fields, "processors", CheckPostProcessor);
+    fields.Finish();
+  } else if (type == "ByteLevel") {
+    bool unused;
+    ReadByteLevel(&fields, &unused, &unused);
+  } else {
+    RefuseField(MOLKV_UNSUPPORTED, fields.PathOf("type"), fields.Get("type"),
+                R"("ByteLevel", "TemplateProcessing" or a "Sequence" of these)");
+  }
 }
 
 AddedToken ReadAddedToken(const JsonValue& value, const std::string& path) {
@@ -204,7 +286,38 @@ AddedToken ReadAddedToken(const JsonValue& value, const std::string& path) {
   return token;
 }
 
-void ReadAddedTokens(const JsonValue& value, Vocabulary* vocabulary, AddedTokens* added_tokens) {
+// Adds tokens whose contents are in the vocabulary. The library looks for a normalized token by the
+// normalized form of its content, and decodes it to that; which of them are left out of decoded
+// text depends on what they decode to, too.
+void AddNormalized(std::vector<AddedToken> tokens, Normalizer normalizer, Vocabulary* vocabulary,
+                   AddedTokens* added_tokens) {
+  std::unordered_set<std::string> special_contents;
+  for (const AddedToken& token : tokens) {
+    if (token.special) {
+      special_contents.insert(token.content);
+    }
+  }
+  std::string buffer;
+  for (AddedToken& token : tokens) {
+    if (token.normalized) {
+      const std::string_view content = Normalize(normalizer, token.content, &buffer);
+      if (content != token.content) {
+        vocabulary->Spell(token.id, content);
+        token.content = content;
+      }
+    }
+    token.special = special_contents.count(token.content) > 0;
+    if (!added_tokens->Add(token)) {
+      // The library finds one of the two, and not always the same.
+      throw Error(MOLKV_UNSUPPORTED, "added_tokens has two tokens that become " +
+                                         Quoted(token.content.substr(0, 80)) +
+                                         " when they are normalized (use a tokenizer with one)");
+    }
+  }
+}
+
+void ReadAddedTokens(const JsonValue& value, Normalizer normalizer, Vocabulary* vocabulary,
+                     AddedTokens* added_tokens) {
   if (!value.IsArray()) {
     RefuseField(MOLKV_FORMAT, "added_tokens", value, "an array");
   }
@@ -213,6 +326,7 @@ void ReadAddedTokens(const JsonValue& value, Vocabulary* vocabulary, AddedTokens
   // different to whoever reads it.
   size_t next_id = vocabulary->count();
   JsonValue item = value.First();
+  std::vector<AddedToken> tokens;
   std::unordered_set<std::string> contents;
   for (size_t index = 0; index < value.size(); ++index, item = item.Next()) {
     const std::string path = "added_tokens[" + std::to_string(index) + "]";
@@ -237,8 +351,9 @@ void ReadAddedTokens(const JsonValue& value, Vocabulary* vocabulary, AddedTokens
     if (known < 0 && !vocabulary->Add(token.id, token.content, TokenOrigin::kAdded)) {
       refuse("an id that no other token has");
     }
-    added_tokens->Add(token);
+    tokens.push_back(token);
   }
+  AddNormalized(std::move(tokens), normalizer, vocabulary, added_tokens);
 }
 
 }  // namespace
@@ -253,9 +368,8 @@ TokenizerParts ReadTokenizerFile(std::string_view json) {
   // They come from training, where they shorten and fill up texts.
   file.Ignore("truncation");
   file.Ignore("padding");
-  if (file.Find("normalizer", &field)) {
-    RefuseField(MOLKV_UNSUPPORTED, "normalizer", field, "null");
-  }
+  const Normalizer normalizer =
+      file.Find("normalizer", &field) ? ReadNormalizer(field, "normalizer") : Normalizer::kNone;
 
   Vocabulary vocabulary;
   bool whole_pieces = false;
@@ -266,17 +380,16 @@ TokenizerParts ReadTokenizerFile(std::string_view json) {
   JsonFields decoder(file.Get("decoder"), "decoder");
   ReadByteLevel(&decoder, &unused, &unused);
   if (file.Find("post_processor", &field)) {
-    JsonFields post_processor(field, "post_processor");
-    ReadByteLevel(&post_processor, &unused, &unused);
+    CheckPostProcessor(field, "post_processor");
   }
 
   AddedTokens added_tokens;
   if (file.Find("added_tokens", &field)) {
-    ReadAddedTokens(field, &vocabulary, &added_tokens);
+    ReadAddedTokens(field, normalizer, &vocabulary, &added_tokens);
   }
   file.Finish();
-  return {std::move(vocabulary), std::move(merges), whole_pieces, pre_tokenizer,
-          std::move(added_tokens)};
+  return {std::move(vocabulary), std::move(merges),       whole_pieces,
+          pre_tokenizer,         std::move(added_tokens), normalizer};
 }
 
 }  // namespace molkv

@@ -7,6 +7,7 @@
 
 #include "added_tokens.h"
 #include "byte_pair_encoder.h"
+#include "normalizer.h"
 #include "pre_tokenizer.h"
 #include "vocabulary.h"
 
@@ -19,6 +20,7 @@ struct TokenizerParts {
   bool whole_pieces;
   PreTokenizer pre_tokenizer;
   AddedTokens added_tokens;
+  Normalizer normalizer = Normalizer::kNone;
 };
 
 // Throws Error: MOLKV_FORMAT where the file is damaged or contradicts itself, MOLKV_UNSUPPORTED

@@ -33,13 +33,17 @@ bool Vocabulary::Add(uint32_t id, std::string_view content, TokenOrigin origin) 
   if (id >= spans_.size()) {
     spans_.resize(size_t{id} + 1);
   }
+  Spell(id, content);
+  return true;
+}
+
+void Vocabulary::Spell(uint32_t id, std::string_view content) {
   const size_t begin = bytes_.size();
   if (!AppendBytes(content, &bytes_)) {
     bytes_.append(content);
   }
   spans_[id].begin = static_cast<uint32_t>(begin);
   spans_[id].size = static_cast<uint32_t>(bytes_.size() - begin);
-  return true;
 }
 
 int64_t Vocabulary::Find(std::string_view content) const {

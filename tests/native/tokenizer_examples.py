@@ -10,7 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 ROOT = Path(__file__).parents[2]
 TINY_TOKENIZER = ROOT / "model" / "molkv_model" / "checkpoints" / "tiny" / "tokenizer.json"
@@ -95,6 +105,54 @@ def with_added_tokens() -> Tokenizer:
     return tokenizer
 
 
+def like_gpt_neox() -> Tokenizer:
+    """NFC, GPT-2's cut, and runs of spaces as tokens that are looked for in normalized text."""
+    tokenizer = trained(1200, byte_level())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.add_tokens([AddedToken(" " * count, normalized=True) for count in range(24, 1, -1)])
+    tokenizer.add_special_tokens(["<|padding|>"])
+    return tokenizer
+
+
+def like_qwen2() -> Tokenizer:
+    """NFC and a cut by an expression of its own."""
+    tokenizer = trained(1500, split(QWEN2_EXPRESSION))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC()])
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return tokenizer
+
+
+def like_llama3() -> Tokenizer:
+    """Whole pieces, and a post-processor that puts a special token in front of each text."""
+    tokenizer = with_whole_pieces(split(GPT4_EXPRESSION))
+    tokenizer.add_special_tokens(["<|begin_of_text|>", "<|eot_id|>"])
+    begin = "<|begin_of_text|>"
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single=f"{begin} $A",
+                pair=f"{begin} $A {begin}:1 $B:1",
+                special_tokens=[(begin, tokenizer.token_to_id(begin))],
+            ),
+        ]
+    )
+    return tokenizer
+
+
+def byte_tokenizer() -> Tokenizer:
+    """All bytes and nothing else, so that decoded ids are the normalized text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: index for index, character in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = byte_level(expression=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
 def changed(tokenizer: Tokenizer, **model_fields: Any) -> Tokenizer:
     document = json.loads(tokenizer.to_str())
     document["model"].update(model_fields)
@@ -108,9 +166,9 @@ def with_joined_merges() -> Tokenizer:
     return changed(tokenizer, merges=["#version: 0.2", *map(" ".join, merges)])
 
 
-def with_whole_pieces() -> Tokenizer:
+def with_whole_pieces(pre_tokenizer: Any) -> Tokenizer:
     """Pieces that are tokens are taken whole, though no merge leads to them."""
-    tokenizer = trained(500, byte_level())
+    tokenizer = trained(500, pre_tokenizer)
     vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
     for content in ("\u0120the\u0120fox", "\u0120clockwork", "jumps", "xyz", "\u010a\u010a"):
         vocabulary.setdefault(content, len(vocabulary))
@@ -153,7 +211,10 @@ EXAMPLES = {
     "qwen2-pairs": lambda: with_telling_pairs(split(QWEN2_EXPRESSION)),
     "added-tokens": with_added_tokens,
     "joined-merges": with_joined_merges,
-    "whole-pieces": with_whole_pieces,
+    "whole-pieces": lambda: with_whole_pieces(byte_level()),
+    "gpt-neox": like_gpt_neox,
+    "qwen2-composed": like_qwen2,
+    "llama3": like_llama3,
 }
 
 

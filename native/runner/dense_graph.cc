@@ -1,0 +1,154 @@
+#include "dense_graph.h"
+
+#include <algorithm>
+#include <new>
+
+#include "molkv_handles.h"
+#include "runner_error.h"
+#include "statistics.h"
+
+namespace molkv::runner {
+namespace {
+
+constexpr auto kFloat = ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+constexpr auto kInt64 = ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+
+std::string OfLayer(const char* name, size_t layer) {
+  return std::string(name) + "." + std::to_string(layer);
+}
+
+// Elements of a tensor of floats; refuses more than memory can address.
+size_t FloatCount(const std::string& file, const std::vector<int64_t>& shape) {
+  size_t count = 1;
+  for (const int64_t size : shape) {
+    if (static_cast<size_t>(size) > PTRDIFF_MAX / sizeof(float) / count) {
+      throw RunnerError(file + ": the self-attention cache needs more memory than there can be",
+                        "export with a smaller context");
+    }
+    count *= static_cast<size_t>(size);
+  }
+  return count;
+}
+
+}  // namespace
+
+DenseGraph::DenseGraph(const OnnxRuntime& runtime, const GraphOptions& options,
+                       const Manifest& manifest)
+    : runtime_(runtime),
+      file_(options.file),
+      cannot_run_(file_ + ": ONNX Runtime " + runtime.version() + " cannot run it"),
+      model_(manifest.model),
+      session_(LoadGraph(runtime, options, manifest)),
+      run_options_(runtime.Make<ort::OrtRunOptions>(file_, &ort::OrtApi::CreateRunOptions)) {
+  AllocateCache();
+  ListPlanes(manifest);
+}
+
+const float* DenseGraph::Run(const int64_t* token_ids, size_t count, int64_t position,
+                             const molkv_window* window, const std::vector<int64_t>& logits_index) {
+  const bool single = count == 1 && logits_index.size() == 1;
+  std::unique_ptr<Step>& step = single ? decode_ : prefill_;
+  if (step == nullptr || step->token_ids.size() != count ||
+      step->logits_index.size() != logits_index.size()) {
+    step = MakeStep(count, logits_index.size());
+  }
+  std::copy_n(token_ids, count, step->token_ids.begin());
+  std::copy(logits_index.begin(), logits_index.end(), step->logits_index.begin());
+  step->position = position;
+  // The view slides with every token, and is as cheap to bind anew as to look up.
+  if (window != nullptr) BindPlanes(step->binding.get(), *window);
+  const Stopwatch engine(&engine_seconds_);
+  runtime_.Call(cannot_run_, &ort::OrtApi::RunWithBinding, session_.get(), run_options_.get(),
+                step->binding.get());
+  return step->logits.data();
+}
+
+void DenseGraph::AllocateCache() {
+  const int64_t head_size = model_.hidden_size / model_.num_attention_heads;
+  cache_shape_ = {1, model_.num_key_value_heads, model_.max_position_embeddings, head_size};
+  const size_t count = FloatCount(file_, cache_shape_);
+  for (int64_t i = 0; i < 2 * model_.num_hidden_layers; ++i) {
+    // calloc leaves pages untouched until a step writes them.
+    cache_.emplace_back(static_cast<float*>(std::calloc(count, sizeof(float))));
+    if (cache_.back() == nullptr) throw std::bad_alloc();
+  }
+}
+
+void DenseGraph::ListPlanes(const Manifest& manifest) {
+  if (model_.architecture == "dense") return;
+  const bool keys = model_.architecture == "molkv";
+  const bool quantized = manifest.expert_precision == "int8";
+  const auto stored = quantized ? ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8
+                                : ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+  const int64_t experts = model_.num_experts;
+  const int64_t key_size = model_.expert_query_heads * model_.expert_key_size;
+  for (uint32_t layer = 0; layer < model_.num_hidden_layers; ++layer) {
+    const auto add = [&](const char* name, molkv_plane_kind kind,
+                         ort::ONNXTensorElementDataType type, std::vector<int64_t> shape) {
+      planes_.push_back({OfLayer(name, layer), layer, kind, type, std::move(shape)});
+    };
+    if (keys) add("expert_keys", MOLKV_KEYS, stored, {0, experts, key_size});
+    if (keys && quantized) add("expert_key_scales", MOLKV_KEY_SCALES, kFloat, {0, experts});
+    add("expert_values", MOLKV_VALUES, stored, {0, experts, model_.hidden_size});
+    if (quantized) add("expert_value_scales", MOLKV_VALUE_SCALES, kFloat, {0, experts});
+  }
+}
+
+std::unique_ptr<DenseGraph::Step> DenseGraph::MakeStep(size_t tokens, size_t logits_rows) {
+  auto step = std::make_unique<Step>();
+  step->token_ids.resize(tokens);
+  step->logits_index.resize(logits_rows);
+  step->logits.resize(logits_rows * static_cast<size_t>(model_.vocab_size));
+  step->binding =
+      runtime_.Make<ort::OrtIoBinding>(file_, &ort::OrtApi::CreateIoBinding, session_.get());
+  ort::OrtIoBinding* binding = step->binding.get();
+  const auto bind_integers = [&](const char* name, int64_t* data, std::vector<int64_t> shape) {
+    const auto bytes = static_cast<uint64_t>(shape.back()) * sizeof(int64_t);
+    BindInput(binding, name, runtime_.Tensor(data, bytes, shape, kInt64).get());
+  };
+  const auto token_count = static_cast<int64_t>(tokens);
+  const auto logits_count = static_cast<int64_t>(logits_rows);
+  bind_integers("input_ids", step->token_ids.data(), {1, token_count});
+  bind_integers("position", &step->position, {1});
+  bind_integers("logits_index", step->logits_index.data(), {logits_count});
+  if (!planes_.empty()) bind_integers("expert_start", &expert_start_, {1});
+  const auto logits = runtime_.Tensor(step->logits.data(), step->logits.size() * sizeof(float),
+                                      {1, logits_count, model_.vocab_size}, kFloat);
+  BindOutput(binding, "logits", logits.get());
+  BindCache(binding);
+  return step;
+}
+
+void DenseGraph::BindCache(ort::OrtIoBinding* binding) {
+  const size_t bytes = FloatCount(file_, cache_shape_) * sizeof(float);
+  for (size_t i = 0; i < cache_.size(); ++i) {
+    const auto tensor = runtime_.Tensor(cache_[i].get(), bytes, cache_shape_, kFloat);
+    const bool key = i % 2 == 0;
+    BindInput(binding, OfLayer(key ? "past_key" : "past_value", i / 2), tensor.get());
+    BindOutput(binding, OfLayer(key ? "present_key" : "present_value", i / 2), tensor.get());
+  }
+}
+
+void DenseGraph::BindPlanes(ort::OrtIoBinding* binding, const molkv_window& window) {
+  for (PlaneInput& input : planes_) {
+    molkv_plane plane;
+    CallMolkv(molkv_window_plane, &window, input.layer, input.kind, &plane);
+    input.shape[0] = static_cast<int64_t>(plane.rows);
+    const auto tensor =
+        runtime_.Tensor(plane.data, plane.rows * plane.row_bytes, input.shape, input.type);
+    // The binding holds the tensor for as long as it needs it.
+    BindInput(binding, input.name, tensor.get());
+  }
+}
+
+void DenseGraph::BindInput(ort::OrtIoBinding* binding, const std::string& name,
+                           const ort::OrtValue* value) {
+  runtime_.Call(file_, &ort::OrtApi::BindInput, binding, name.c_str(), value);
+}
+
+void DenseGraph::BindOutput(ort::OrtIoBinding* binding, const std::string& name,
+                            const ort::OrtValue* value) {
+  runtime_.Call(file_, &ort::OrtApi::BindOutput, binding, name.c_str(), value);
+}
+
+}  // namespace molkv::runner

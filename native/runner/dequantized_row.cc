@@ -1,0 +1,72 @@
+#include "dequantized_row.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "molkv_handles.h"
+#include "sha256.h"
+
+namespace molkv::runner {
+namespace {
+
+// IEEE 754 binary16 to binary32, which is exact.
+float FromHalf(uint16_t half) {
+  const int exponent = (half >> 10) & 31;
+  const int fraction = half & 1023;
+  float magnitude;
+  if (exponent == 31) {
+    magnitude = fraction == 0 ? INFINITY : NAN;
+  } else if (exponent == 0) {
+    magnitude = std::ldexp(static_cast<float>(fraction), -24);
+  } else {
+    magnitude = std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+  }
+  return (half & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+float Element(const molkv_plane& plane, size_t place) {
+  if (plane.dtype == MOLKV_INT8) return static_cast<const int8_t*>(plane.data)[place];
+  uint16_t half;
+  std::memcpy(&half, static_cast<const uint16_t*>(plane.data) + place, sizeof(half));
+  return FromHalf(half);
+}
+
+// Dequantizes a plane with one row of `experts` vectors into the digest.
+void Update(const molkv_plane& vectors, const molkv_plane& scales, size_t experts, size_t size,
+            Sha256* digest) {
+  if (vectors.data == nullptr) return;
+  std::vector<float> exact(experts * size);
+  for (size_t place = 0; place < exact.size(); ++place) {
+    exact[place] = Element(vectors, place);
+    if (scales.data != nullptr) {
+      exact[place] *= static_cast<const float*>(scales.data)[place / size];
+    }
+  }
+  digest->Update(exact.data(), exact.size() * sizeof(float));
+}
+
+}  // namespace
+
+std::string DequantizedSha256(const molkv_blob_info& info, const std::vector<uint8_t>& row) {
+  // A window of one token: its planes are the row's sections.
+  const molkv_geometry& geometry = info.geometry;
+  const auto window =
+      MakeMolkv<molkv_window>(molkv_window_create, &geometry, uint32_t{1}, uint32_t{1});
+  const uint32_t index = 0;
+  CallMolkv(molkv_window_append, window.get(), row.data(), info.row_stride, &index, size_t{1});
+  Sha256 digest;
+  for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
+    const auto plane = [&](molkv_plane_kind kind) {
+      molkv_plane view;
+      CallMolkv(molkv_window_plane, window.get(), layer, kind, &view);
+      return view;
+    };
+    const size_t key_width = size_t{geometry.key_heads} * geometry.key_size;
+    Update(plane(MOLKV_KEYS), plane(MOLKV_KEY_SCALES), geometry.experts, key_width, &digest);
+    Update(plane(MOLKV_VALUES), plane(MOLKV_VALUE_SCALES), geometry.experts, geometry.value_size,
+           &digest);
+  }
+  return digest.Finish();
+}
+
+}  // namespace molkv::runner

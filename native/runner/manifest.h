@@ -1,0 +1,61 @@
+// manifest.json: what a bundle holds and for which model (docs/graph.md, "manifest.json").
+
+#ifndef MOLKV_RUNNER_MANIFEST_H_
+#define MOLKV_RUNNER_MANIFEST_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace molkv::runner {
+
+// A file of the bundle.
+struct FileEntry {
+  std::string name;
+  int64_t bytes = 0;
+  std::string sha256;
+};
+
+// The hyper-parameters that a runtime needs. `fields` holds all of them, as written.
+struct ModelEntry {
+  std::string architecture;
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t max_position_embeddings = 0;
+  int64_t num_experts = 0;
+  int64_t expert_key_size = 0;
+  int64_t expert_query_heads = 0;
+  int64_t expert_window = 0;
+  std::shared_ptr<const nlohmann::json> fields;
+};
+
+struct TokenizerEntry {
+  std::string file;
+  int64_t vocabulary_size = 0;
+};
+
+struct Manifest {
+  std::string identity;
+  ModelEntry model;
+  std::string expert_precision;  // "int8", "f16", or "none" without experts
+  std::vector<std::string> experts;
+  std::map<std::string, std::string> graphs;  // by backend
+  std::optional<TokenizerEntry> tokenizer;
+  std::string golden;
+  std::vector<FileEntry> files;
+};
+
+// Reads and checks a bundle's manifest. Throws RunnerError if it is missing, no JSON, of another
+// schema version, or names files outside the folder.
+Manifest ReadManifest(const std::string& folder);
+
+}  // namespace molkv::runner
+
+#endif  // MOLKV_RUNNER_MANIFEST_H_
