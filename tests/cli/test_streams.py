@@ -69,7 +69,7 @@ def test_characters_that_standard_output_cannot_show_are_replaced(
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text("We the people of the United States. " * 20)
-    environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}
     assert "parity" in molkv("inspect", bundle, environment=environment).stdout
     assert "perplexity" in molkv("eval", bundle, "--text", text, environment=environment).stdout
     prompt = ("--prompt", "日本", "--max-tokens", 1)

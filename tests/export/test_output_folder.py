@@ -329,8 +329,10 @@ def test_a_bundle_that_holds_what_the_export_reads_is_not_replaced(
 
 
 SLOW_EXPORT = """
-import sys, time
+import signal, sys, time
 from molkv_export import export
+# As in a terminal; a shell starts its background jobs with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def on_progress(progress):
     if progress.name == sys.argv[3] and progress.done == 0:
         print("there", flush=True)

@@ -215,11 +215,12 @@ def test_an_exported_graph_runs_the_kernel(
 ) -> None:
     bundle = Bundle.open(bundle_of(kind, experts))
     ids = np.random.default_rng(0).integers(0, bundle.manifest.model.vocab_size, 40)
-    with Session(bundle, threads=1) as stock:
+    with Session(bundle, engine="reference", threads=1) as stock:
         expected = stock.logits(ids)
     engine = Engine(native_build / "onnxruntime" / "libmolkv_ort.so", tmp_path)
     monkeypatch.setattr(onnxruntime, "InferenceSession", engine.session)
-    with Session(bundle, chunk=16) as session:
+    # This checkout's library, not the installed one, which the native engine would register.
+    with Session(bundle, engine="reference", threads=1, chunk=16) as session:
         logits = session.logits(ids)
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
         session.reset()

@@ -104,16 +104,21 @@ print(json.dumps([stats.rows_read, stats.bytes_read]))
 def test_the_system_sees_as_many_reads_as_the_statistics_say(
     bundle_of: BundleOf, tmp_path: Path, engine: str
 ) -> None:
-    folder, trace = bundle_of("molkv", "int8"), tmp_path / "trace"
+    folder, traces = bundle_of("molkv", "int8"), tmp_path / "traces"
+    traces.mkdir()
     program = [sys.executable, "-c", SCRIPT, str(folder), str(PROMPT), engine]
-    strace = ["strace", "-f", "-y", "-e", "trace=pread64,preadv,preadv2", "-o", str(trace)]
-    result = subprocess.run([*strace, *program], capture_output=True, text=True, check=True)
+    strace = ["strace", "-ff", "-y", "-e", "trace=pread64,preadv,preadv2"]
+    result = subprocess.run(
+        [*strace, "-o", str(traces / "of"), *program], capture_output=True, text=True, check=True
+    )
     rows_read, bytes_read = json.loads(result.stdout)
-    # PID preadv2(FD<PATH>, [{iov_base=..., iov_len=LENGTH}], 1, OFFSET, 0) = BYTES
+    # A file for each thread, so that no call is cut in two by another thread's:
+    # preadv2(FD<PATH>, [{iov_base=..., iov_len=LENGTH}], 1, OFFSET, 0) = BYTES
     line = re.compile(
         r"pread\w*\(\d+<(?P<path>[^>]*)>.*[]\".], \d+, (?P<offset>\d+)(, 0)?\) += (?P<bytes>\d+)$"
     )
-    calls = [found for text in trace.read_text().splitlines() if (found := line.search(text))]
+    lines = [text for trace in traces.iterdir() for text in trace.read_text().splitlines()]
+    calls = [found for text in lines if (found := line.search(text))]
     of_blob = [call for call in calls if call["path"].endswith("/experts.molkv")]
     of_rows = [int(call["bytes"]) for call in of_blob if int(call["offset"]) >= 16384]
     # Opening reads the header page, once.
