@@ -6,7 +6,8 @@ Rows in random order, once with the file dropped from the page cache and once wi
 32 readers. Everybody reads as many bytes of the same file: molkv (with and without comparing each
 row's CRC32C, and with direct I/O), a memory map that threads copy rows from, and fio, which is what
 the device and the file system can do at that block size and depth (buffered and direct). Figures
-are medians; candidates take turns.
+are medians. Candidates take turns, in another order each time and with other rows each time: a
+virtual disk has caches that nobody here can drop, and they would favour who reads a row last.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ from molkv_runtime.row_layout import DataType, LayerRows, RowLayout
 
 KIB, MIB = 1 << 10, 1 << 20
 DATA_OFFSET = 16 * KIB
-Candidate = Callable[[], float]
+LAYERS = 8
+Candidate = Callable[[NDArray[np.int64]], float]
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Question:
 
 def write_blob(file: Path, row_bytes: int, rows: int) -> None:
     """A blob of random rows that fill their stride."""
-    value_size = row_bytes - 8  # a float32 scale and the CRC32C are the rest
+    value_size = row_bytes // LAYERS - 8  # the rest: scales, the CRC32C and a few bytes of padding
     geometry = RowGeometry(
-        layers=1,
+        layers=LAYERS,
         experts=1,
         key_heads=0,
         key_size=0,
@@ -85,7 +87,7 @@ def write_blob(file: Path, row_bytes: int, rows: int) -> None:
             count = min(batch, rows - first)
             values = generator.integers(-127, 128, (count, 1, value_size), dtype=np.int8)
             scales = np.ones((count, 1), np.float32)
-            writer.write_rows(layout.pack([LayerRows(None, values, None, scales)]))
+            writer.write_rows(layout.pack([LayerRows(None, values, None, scales)] * LAYERS))
 
 
 def drop_from_page_cache(file: Path) -> None:
@@ -115,10 +117,10 @@ def resident_share(file: Path) -> float:
     return share
 
 
-def molkv(blob: NativeBlob, ids: NDArray[np.int64], out: NDArray[np.uint8]) -> Candidate:
+def molkv(blob: NativeBlob, out: NDArray[np.uint8]) -> Candidate:
     """Seconds of one read of all rows."""
 
-    def turn() -> float:
+    def turn(ids: NDArray[np.int64]) -> float:
         began = time.perf_counter()
         blob.read(ids, out)
         return time.perf_counter() - began
@@ -126,12 +128,10 @@ def molkv(blob: NativeBlob, ids: NDArray[np.int64], out: NDArray[np.uint8]) -> C
     return turn
 
 
-def memory_map(
-    file: Path, question: Question, ids: NDArray[np.int64], out: NDArray[np.uint8], advice: int
-) -> Candidate:
-    """Seconds of copying the same rows out of a map, each of `readers` threads its share."""
+def memory_map(file: Path, question: Question, out: NDArray[np.uint8], advice: int) -> Candidate:
+    """Seconds of copying as many rows out of a map, each of `readers` threads its share."""
 
-    def turn() -> float:
+    def turn(ids: NDArray[np.int64]) -> float:
         with file.open("rb") as content, mmap.mmap(content.fileno(), 0, mmap.MAP_PRIVATE) as mapped:
             mapped.madvise(advice)
             return copy_rows(mapped, question, ids, out)
@@ -161,7 +161,7 @@ def fio(file: Path, question: Question, *, direct: bool) -> Candidate:
     """Seconds that fio needs for as many random blocks of the same file."""
     size = file.stat().st_size - DATA_OFFSET
 
-    def turn() -> float:
+    def turn(_: NDArray[np.int64]) -> float:
         command = [
             "fio",
             "--name=rows",
@@ -193,19 +193,19 @@ def measure(
 ) -> dict[str, float]:
     """Median seconds of a turn."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    total = (file.stat().st_size - DATA_OFFSET) // question.row_bytes
+    generator = np.random.default_rng(question.readers)
     for _ in range(turns):
-        for name, turn in candidates.items():
+        for name in generator.permutation(list(candidates)).tolist():
+            ids = generator.choice(total, question.rows, replace=False)
             if question.cold:
                 drop_from_page_cache(file)
-            seconds[name].append(turn())
+            seconds[name].append(candidates[name](ids))
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def benchmark(question: Question, file: Path, turns: int) -> dict[str, float]:
     """Medians of all candidates for one question."""
-    total = (file.stat().st_size - DATA_OFFSET) // question.row_bytes
-    generator = np.random.default_rng(question.readers)
-    ids = generator.choice(total, question.rows, replace=False)
     out = np.ones((question.rows, question.row_bytes), np.uint8)  # memory that is really there
     with ExitStack() as stack:
 
@@ -216,14 +216,14 @@ def benchmark(question: Question, file: Path, turns: int) -> dict[str, float]:
 
         candidates = {
             "fio": fio(file, question, direct=False),
-            "molkv": molkv(opened(), ids, out),
-            "molkv, no CRC": molkv(opened(verify_rows=False), ids, out),
-            "mmap": memory_map(file, question, ids, out, mmap.MADV_NORMAL),
-            "mmap, random": memory_map(file, question, ids, out, mmap.MADV_RANDOM),
+            "molkv": molkv(opened(), out),
+            "molkv, no CRC": molkv(opened(verify_rows=False), out),
+            "mmap": memory_map(file, question, out, mmap.MADV_NORMAL),
+            "mmap, random": memory_map(file, question, out, mmap.MADV_RANDOM),
         }
         if question.cold:
             candidates["fio, direct"] = fio(file, question, direct=True)
-            candidates["molkv, direct"] = molkv(opened(direct_io=True), ids, out)
+            candidates["molkv, direct"] = molkv(opened(direct_io=True), out)
         if not question.cold:
             subprocess.run(["cat", file], stdout=subprocess.DEVNULL, check=True)
         return measure(question, file, candidates, turns)
