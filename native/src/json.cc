@@ -133,7 +133,7 @@ class JsonParser {
     if (repeated != keys.end()) {
       place_ = start;
       Fail("the object that begins here repeats the key \"" +
-           std::string(repeated->substr(0, 100)) + "\"");
+           std::string(Beginning(*repeated, 100)) + "\"");
     }
   }
 

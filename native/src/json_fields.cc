@@ -113,7 +113,7 @@ void JsonFields::Finish() const {
   JsonValue name = object_.First();
   for (size_t member = 0; member < object_.size(); ++member, name = name.Next().Next()) {
     if (std::find(asked_.begin(), asked_.end(), name.text()) == asked_.end()) {
-      throw Error(MOLKV_UNSUPPORTED, PathOf(name.text().substr(0, 100)) + " is " +
+      throw Error(MOLKV_UNSUPPORTED, PathOf(Beginning(name.text(), 100)) + " is " +
                                          Describe(name.Next()) +
                                          ", and no such field is known here" + kUnsupported);
     }

@@ -8,6 +8,7 @@
 #include "error.h"
 #include "json.h"
 #include "json_fields.h"
+#include "utf8.h"
 
 namespace molkv {
 namespace {
@@ -83,7 +84,7 @@ MergeTable ReadMerges(JsonFields* model, const Vocabulary& vocabulary) {
       if (ids[index] < 0) {
         RefuseField(MOLKV_FORMAT, path(), merge,
                     "of tokens in model.vocab, which lacks " +
-                        Quoted(tokens[index].substr(0, kLongestAddedToken / 8)));
+                        Quoted(Beginning(tokens[index], kLongestAddedToken / 8)));
       }
     }
     if (!table.Add({static_cast<uint32_t>(ids[0]), static_cast<uint32_t>(ids[1]), rank,
@@ -310,7 +311,7 @@ void AddNormalized(std::vector<AddedToken> tokens, Normalizer normalizer, Vocabu
     if (!added_tokens->Add(token)) {
       // The library finds one of the two, and not always the same.
       throw Error(MOLKV_UNSUPPORTED, "added_tokens has two tokens that become " +
-                                         Quoted(token.content.substr(0, 80)) +
+                                         Quoted(Beginning(token.content, 80)) +
                                          " when they are normalized (use a tokenizer with one)");
     }
   }
@@ -340,7 +341,7 @@ void ReadAddedTokens(const JsonValue& value, Normalizer normalizer, Vocabulary* 
       RefuseField(MOLKV_FORMAT, path + ".id", id, must);
     };
     if (!contents.insert(token.content).second) {
-      refuse("that of a new token, for " + Quoted(token.content.substr(0, 80)) +
+      refuse("that of a new token, for " + Quoted(Beginning(token.content, 80)) +
              " was added before");
     }
     const int64_t known = vocabulary->FindInModel(token.content);

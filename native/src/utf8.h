@@ -52,6 +52,11 @@ inline Utf8Character ReadValidUtf8(std::string_view text) {
 // Bytes before the first that belong to no valid character; the text's size if it is valid.
 size_t ValidUtf8Prefix(std::string_view text);
 
+// The longest beginning of a valid text that has at most `most` bytes and cuts no character.
+inline std::string_view Beginning(std::string_view text, size_t most) {
+  return text.substr(0, ValidUtf8Prefix(text.substr(0, most)));
+}
+
 void AppendUtf8(uint32_t code_point, std::string* text);
 
 // Appends a text to `result`, each maximal invalid part as U+FFFD.
