@@ -158,8 +158,13 @@ def copy_rows(
 
 
 def fio(file: Path, question: Question, *, direct: bool) -> Candidate:
-    """Seconds that fio needs for as many random blocks of the same file."""
-    size = file.stat().st_size - DATA_OFFSET
+    """Seconds that fio needs for as many random blocks of the same file.
+
+    Each of its jobs has a part of the file to itself: over the same part, jobs draw their blocks
+    independently of each other, and find in the page cache what another one has just read.
+    """
+    blocks = (file.stat().st_size - DATA_OFFSET) // question.row_bytes
+    part = blocks // question.readers * question.row_bytes
 
     def turn(_: NDArray[np.int64]) -> float:
         command = [
@@ -173,7 +178,8 @@ def fio(file: Path, question: Question, *, direct: bool) -> Candidate:
             "--thread",
             f"--numjobs={question.readers}",
             f"--offset={DATA_OFFSET}",
-            f"--size={size}",
+            f"--size={part}",
+            f"--offset_increment={part}",
             f"--io_size={question.rows // question.readers * question.row_bytes}",
             f"--direct={int(direct)}",
             "--invalidate=0",
