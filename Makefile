@@ -50,7 +50,8 @@ $(VENV)/.created:
 	touch $@
 
 # Installing builds the native core, so a change of its sources installs anew.
-NATIVE := $(wildcard native/CMakeLists.txt native/include/molkv/* native/src/* native/onnxruntime/*)
+NATIVE := $(wildcard native/CMakeLists.txt native/include/molkv/* native/src/* native/onnxruntime/* \
+	native/executorch/*)
 
 $(VENV)/.export: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/.created compiler
 	$(INSTALL) --editable '.[export]'

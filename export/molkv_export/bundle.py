@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
 import msgspec
 
-from molkv_export.backends import onnx as onnx_backend
+from molkv_export.backends.catalogue import (
+    BACKENDS,
+    check_model,
+    choose_precisions,
+    write_dense_graph,
+)
 from molkv_export.blob_writer import blob_file_name
 from molkv_export.errors import ExportError
 from molkv_export.expert_blob import write_expert_blob
 from molkv_export.golden import make_golden
 from molkv_export.model_card import CARD_FILE, model_card
 from molkv_export.output_folder import partial_folder, put_in_place, require_replaceable
+from molkv_export.pass_costs import PassCost, measured
 from molkv_export.plan import ExportPlan, make_plan
 from molkv_export.reference import ReferenceSession
 from molkv_export.threads import torch_threads
@@ -32,6 +38,7 @@ from molkv_runtime.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
     BackendEntry,
+    DensePrecision,
     FileEntry,
     Manifest,
     ModelEntry,
@@ -43,11 +50,10 @@ from molkv_runtime.native import NativeTokenizer
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.text import load_tokenizer
 
-__all__ = ["BACKENDS", "EXPERT_PRECISIONS", "ExportConfig", "ExportProgress", "export"]
+__all__ = ["EXPERT_PRECISIONS", "ExportConfig", "ExportProgress", "export"]
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("onnx",)
 EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
 
 
@@ -62,9 +68,13 @@ class ExportConfig:
         experts: precision of the expert rows.
         tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
         force: replace an existing folder.
+        dense: precision of the dense weights: one for all backends, one for each that is named,
+            or None; a backend that gets none has its default.
+        precisions: what that comes to, for each backend.
 
     Raises:
-        ExportError: an option is unknown, before any work.
+        ExportError: an option is unknown, a backend lacks the precision or is not installed; before
+            any work.
     """
 
     checkpoint: Path
@@ -73,26 +83,28 @@ class ExportConfig:
     experts: ExpertPrecision = "int8"
     tokenizer: Path | None = None
     force: bool = False
+    dense: str | Mapping[str, str] | None = None
+    precisions: dict[str, DensePrecision] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.experts not in EXPERT_PRECISIONS:
             raise ExportError(
                 f"experts is {self.experts!r}", fix=f"one of {', '.join(EXPERT_PRECISIONS)}"
             )
-        if not self.backends or len(set(self.backends)) != len(self.backends):
-            raise ExportError(f"backends is {list(self.backends)}", fix="name each once")
-        for backend in self.backends:
-            if backend not in BACKENDS:
-                raise ExportError(f"backend is {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
+        object.__setattr__(self, "precisions", choose_precisions(self.backends, self.dense))
 
 
 @dataclass(frozen=True)
 class ExportProgress:
-    """Where an export stands: `done` of `total` units of a named pass."""
+    """Where an export stands: `done` of `total` units of a named pass.
+
+    `cost` is there once the pass is done.
+    """
 
     name: str
     done: int
     total: int
+    cost: PassCost | None = None
 
 
 def export(
@@ -103,6 +115,7 @@ def export(
     *,
     tokenizer: str | Path | None = None,
     force: bool = False,
+    dense: str | Mapping[str, str] | None = None,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> Bundle:
     """Turn a checkpoint into a bundle and verify it.
@@ -113,10 +126,13 @@ def export(
     Args:
         checkpoint: a folder in Hugging Face layout.
         out: the bundle folder to make.
-        backends: whose dense graphs to write; ``onnx``.
+        backends: whose dense graphs to write; ``onnx``, ``executorch``, ``coreml``.
         experts: ``int8`` or ``f16`` rows.
         tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
         force: replace an existing folder.
+        dense: precision of the dense weights, for all backends or by backend, such as
+            ``{"executorch": "int8"}``. A backend that gets none has its default: ``fp32``, Core
+            ML's ``fp16``.
         on_progress: told where the export stands.
 
     Returns:
@@ -135,6 +151,7 @@ def export(
         experts=experts,
         tokenizer=None if tokenizer is None else Path(tokenizer),
         force=force,
+        dense=dense,
     )
     return _Export(config, on_progress or (lambda _: None)).execute()
 
@@ -148,10 +165,13 @@ class _Export:
         self.checkpoint = Checkpoint(config.checkpoint)
         self.tokenizer_file = config.tokenizer or self.checkpoint.tokenizer_file
         self.tokenizer = None
+        self.backend_entries: dict[str, BackendEntry] = {}
         if self.tokenizer_file is not None:
             size = self.checkpoint.config.vocab_size
             self.tokenizer = load_tokenizer(self.tokenizer_file, size)
             NativeTokenizer(self.tokenizer_file).close()  # what devices cannot read is refused here
+        for backend, dense in config.precisions.items():
+            check_model(backend, self.checkpoint.config, dense)
         self._check_target()
 
     def execute(self) -> Bundle:
@@ -169,32 +189,34 @@ class _Export:
         return Bundle.open(out, verify_checksums=False)
 
     def _write(self, folder: Path) -> None:
-        self._report("identity", 0, 1)
-        identity = self.checkpoint.identity()
+        with self._pass("identity"):
+            identity = self.checkpoint.identity()
         files: list[Path] = []
         blob_file = folder / blob_file_name()
         if self.checkpoint.config.has_experts:
             self._write_blob(blob_file, identity)
             files.append(blob_file)
-        for backend in self.config.backends:
-            self._report(f"{backend} graph", 0, 1)
-            files += onnx_backend.write_dense_graph(
-                self.checkpoint, folder, self.config.experts, identity.hex()
-            )
+        for backend, dense in self.config.precisions.items():
+            with self._pass(f"{backend} graph"):
+                graph = write_dense_graph(
+                    backend, self.checkpoint, folder, self.config.experts, identity.hex(), dense
+                )
+            files += graph.files
+            self.backend_entries[backend] = graph.entry
         if self.tokenizer_file is not None:
             files.append(folder / TOKENIZER_FILE)
             shutil.copyfile(self.tokenizer_file, files[-1])
         # The reference is loaded once, for the golden cases and for the verdict.
         with self._reference(blob_file) as (reference, blob):
-            self._report("golden cases", 0, 1)
-            files.append(folder / GOLDEN_FILE)
-            config = self.checkpoint.config
-            write_json(files[-1], make_golden(config, self.tokenizer, reference, blob))
+            with self._pass("golden cases"):
+                files.append(folder / GOLDEN_FILE)
+                config = self.checkpoint.config
+                write_json(files[-1], make_golden(config, self.tokenizer, reference, blob))
             self._write_manifest(folder, identity, files)
-            self._report("verify", 0, 1)
-            bundle = Bundle.open(folder, verify_checksums=False)
-            record_verdict(bundle, verify(bundle, checkpoint=self.checkpoint, reference=reference))
-            self._report("verify", 1, 1)
+            with self._pass("verify"):
+                bundle = Bundle.open(folder, verify_checksums=False)
+                verdict = verify(bundle, checkpoint=self.checkpoint, reference=reference)
+                record_verdict(bundle, verdict)
 
     def _write_blob(self, file: Path, identity: bytes) -> None:
         total, done = self.checkpoint.config.vocab_size, 0
@@ -204,8 +226,8 @@ class _Export:
             done += rows
             self._report("expert rows", done, total)
 
-        self._report("expert rows", 0, total)
-        write_expert_blob(self.checkpoint, file, self.config.experts, identity, on_rows)
+        with self._pass("expert rows", total):
+            write_expert_blob(self.checkpoint, file, self.config.experts, identity, on_rows)
 
     @contextmanager
     def _reference(self, blob_file: Path) -> Iterator[tuple[ReferenceSession, Blob | None]]:
@@ -218,14 +240,20 @@ class _Export:
 
     def _write_manifest(self, folder: Path, identity: bytes, files: list[Path]) -> None:
         """The manifest and the model card, which quotes it."""
-        manifest = self._manifest(identity, [_file_entry(file) for file in files])
+        manifest = self._manifest(identity, [_file_entry(file, folder) for file in files])
         card = folder / CARD_FILE
         card.write_text(model_card(manifest, self._plan()), encoding="utf-8")
-        manifest = msgspec.structs.replace(manifest, files=[*manifest.files, _file_entry(card)])
+        entries = [*manifest.files, _file_entry(card, folder)]
+        manifest = msgspec.structs.replace(manifest, files=entries)
         write_json(folder / MANIFEST_FILE, manifest)
 
     def _plan(self) -> ExportPlan:
-        return make_plan(self.checkpoint, self.config.experts, self.tokenizer_file)
+        return make_plan(
+            self.checkpoint,
+            self.config.experts,
+            self.tokenizer_file,
+            precisions=self.config.precisions,
+        )
 
     def _manifest(self, identity: bytes, files: list[FileEntry]) -> Manifest:
         config = self.checkpoint.config
@@ -234,23 +262,21 @@ class _Export:
             tokenizer = TokenizerEntry(TOKENIZER_FILE, self.tokenizer.get_vocab_size())
         return Manifest(
             schema_version=SCHEMA_VERSION,
-            producer={name: version(name) for name in ("molkv", "torch", "onnx", "onnxruntime")},
+            producer={name: version(name) for name in ("molkv", "torch", *self._packages())},
             identity=identity.hex(),
             model=msgspec.convert(config.to_json(), ModelEntry),
             quantization=QuantizationEntry(
-                experts=self.config.experts if config.has_experts else None, dense="fp32"
+                experts=self.config.experts if config.has_experts else None
             ),
             experts=[blob_file_name()] if config.has_experts else [],
-            backends={
-                backend: BackendEntry(
-                    onnx_backend.MODEL_FILE, onnx_backend.required_operators(config)
-                )
-                for backend in self.config.backends
-            },
+            backends=self.backend_entries,
             tokenizer=tokenizer,
             golden=GOLDEN_FILE,
             files=files,
         )
+
+    def _packages(self) -> list[str]:
+        return [name for backend in self.config.backends for name in BACKENDS[backend].packages]
 
     def _check_target(self) -> None:
         out = self.config.out
@@ -264,10 +290,18 @@ class _Export:
                 fix="free space or choose another folder",
             )
 
-    def _report(self, name: str, done: int, total: int) -> None:
+    @contextmanager
+    def _pass(self, name: str, total: int = 1) -> Iterator[None]:
+        self._report(name, 0, total)
+        with measured() as cost:
+            yield
+        self._report(name, total, total, cost)
+
+    def _report(self, name: str, done: int, total: int, cost: PassCost | None = None) -> None:
         logger.info("%s: %d of %d", name, done, total)
-        self.on_progress(ExportProgress(name, done, total))
+        self.on_progress(ExportProgress(name, done, total, cost))
 
 
-def _file_entry(file: Path) -> FileEntry:
-    return FileEntry(file.name, file.stat().st_size, file_sha256(file))
+def _file_entry(file: Path, folder: Path) -> FileEntry:
+    name = file.relative_to(folder).as_posix()
+    return FileEntry(name, file.stat().st_size, file_sha256(file))

@@ -27,7 +27,7 @@ def model_card(manifest: Manifest, plan: ExportPlan) -> str:
         f"| architecture | {model.architecture}, {model.num_hidden_layers} layers, "
         f"d {model.hidden_size}, vocabulary {model.vocab_size:,}, "
         f"context {model.max_position_embeddings:,} |",
-        f"| dense graph | {plan.dense_parameters:,} parameters, {precision.dense} |",
+        f"| dense graph | {plan.dense_parameters:,} parameters, {manifest.dense_precisions} |",
     ]
     if precision.experts is not None:
         lines += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from molkv_export.backends.onnx.expert_attention_function import (
     expert_attention_function,
 )
 from molkv_export.backends.onnx.graph_builder import NAMESPACE_MOLKV, OPSET
+from molkv_export.backends.quiet import quiet_libraries
 from molkv_export.expert_attention import reference_expert_attention
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
@@ -33,6 +34,7 @@ __all__ = [
     "WRONG_FORMULA_DIFFERENCE",
     "OpCase",
     "OpParity",
+    "backend_kernels",
     "compare_implementations",
     "make_case",
     "op_model",
@@ -125,13 +127,37 @@ def make_case(
     )
 
 
-def op_parity(bundle: Bundle) -> Iterator[OpParity]:
-    """Compare the implementations on inputs of the bundle's own geometry."""
-    return compare_implementations(bundle.row_geometry(), bundle.manifest.model.expert_window)
+def op_parity(bundle: Bundle, backend: str = "onnx") -> Iterator[OpParity]:
+    """Compare the implementations on inputs of the bundle's own geometry.
+
+    Args:
+        bundle: an open bundle with experts.
+        backend: whose own implementations are among them.
+    """
+    window = bundle.manifest.model.expert_window
+    return compare_implementations(bundle.row_geometry(), window, backend_kernels(backend))
 
 
-def compare_implementations(geometry: RowGeometry, window: int) -> Iterator[OpParity]:
-    """Compare the implementations on one token, on several, and on a window with padding."""
+def backend_kernels(backend: str) -> Mapping[str, Implementation]:
+    """A backend's own implementations of the op, by name."""
+    if backend == "executorch":  # its libraries take seconds to import
+        with quiet_libraries():
+            from molkv_export.backends.executorch.op_program import run_op_program
+
+        return {"ExecuTorch kernel": run_op_program}
+    return {"operator in ONNX Runtime": run_operator, "stock ONNX Runtime": run_function}
+
+
+def compare_implementations(
+    geometry: RowGeometry, window: int, kernels: Mapping[str, Implementation]
+) -> Iterator[OpParity]:
+    """Compare the implementations on one token, on several, and on a window with padding.
+
+    Args:
+        geometry: of the rows.
+        window: W.
+        kernels: implementations beside torch's, NumPy's and the native core's, by name.
+    """
     tokens = 5
     cases = [
         make_case(geometry, window, tokens=1, rows=window),
@@ -148,8 +174,8 @@ def compare_implementations(geometry: RowGeometry, window: int) -> Iterator[OpPa
 
     yield OpParity("torch = NumPy", worst(_torch))
     yield _kernels(worst)
-    yield OpParity("operator in ONNX Runtime = NumPy", worst(run_operator))
-    yield OpParity("stock ONNX Runtime = NumPy", worst(run_function))
+    for name, kernel in kernels.items():
+        yield OpParity(f"{name} = NumPy", worst(kernel))
     yield OpParity("a wrong formula differs", worst(_wrong), must_differ=True)
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from molkv_export.backends.onnx.decoder import DATA_FILE, MODEL_FILE
 from molkv_export.blob_writer import blob_file_name
-from molkv_export.dense_graph import is_expert_table_tensor
 from molkv_export.expert_blob import SLICE_ROWS, row_geometry
+from molkv_export.graph_sizes import dense_names, graph_sizes
 from molkv_export.model_card import CARD_FILE
 from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_runtime.blob_header import IDENTITY_SIZE, BlobHeader
 from molkv_runtime.golden import GOLDEN_FILE
-from molkv_runtime.manifest import MANIFEST_FILE
+from molkv_runtime.manifest import MANIFEST_FILE, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
 __all__ = ["ExportPlan", "make_plan"]
 
 _FLOAT_BYTES = 4
-_PAGE_BYTES = 4096
-_SMALL_BYTES = 1024  # smaller weights lie in the graph's file
 # Interpreter and libraries, measured where everything else is small: 310 MiB from Python, 20 more
 # from the command line.
 _BASE_BYTES = 330 << 20
+# What the libraries of other backends add, measured the same way.
+_BACKEND_BYTES = {"executorch": 210 << 20, "coreml": 260 << 20}
 # Dense weights are in memory four times while the graph is loaded for the verdict: torch's, the
 # engine's file, its packed copy, and one under way. A table that is only looked up is never packed.
 _WEIGHT_COPIES = 4
@@ -67,7 +67,11 @@ class ExportPlan:
 
 
 def make_plan(
-    checkpoint: Checkpoint, experts: ExpertPrecision, tokenizer: Path | None = None
+    checkpoint: Checkpoint,
+    experts: ExpertPrecision,
+    tokenizer: Path | None = None,
+    *,
+    precisions: Mapping[str, DensePrecision] | None = None,
 ) -> ExportPlan:
     """Plan an export without reading a weight.
 
@@ -75,32 +79,32 @@ def make_plan(
         checkpoint: what to export.
         experts: precision of the expert rows.
         tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
+        precisions: of the dense graphs that will be written, by backend; None is ONNX's alone.
     """
     config = checkpoint.config
-    dense = sum(checkpoint.size(name) for name in _dense_names(checkpoint))
+    parameters = sum(checkpoint.size(name) for name in dense_names(checkpoint))
     header = _blob_header(config, experts)
     layout = None if header is None else header.layout()
     exact = {} if header is None else {blob_file_name(): header.file_size}
     tokenizer = tokenizer or checkpoint.tokenizer_file
     if tokenizer is not None and tokenizer.is_file():
         exact[TOKENIZER_FILE] = tokenizer.stat().st_size
-    estimated = _estimated_files(checkpoint)
+    precisions = precisions or {"onnx": "fp32"}
+    graphs = graph_sizes(checkpoint, precisions)
+    estimated = graphs | _estimated_files(config)
     return ExportPlan(
         files=exact | estimated,
         estimated=tuple(estimated),
         bytes_per_token=0 if layout is None else layout.row_stride,
         row_bytes=0 if layout is None else layout.row_size,
         window_bytes=0 if layout is None else config.expert_window * layout.row_size,
-        dense_parameters=dense,
+        dense_parameters=parameters,
         expert_parameters=_table_values(config),
         peak_memory_bytes=_BASE_BYTES
+        + sum(_BACKEND_BYTES.get(backend, 0) for backend in precisions)
         + _TOKENIZER_FACTOR * exact.get(TOKENIZER_FILE, 0)
         + _verdict_bytes(checkpoint, layout),
     )
-
-
-def _dense_names(checkpoint: Checkpoint) -> list[str]:
-    return [name for name in checkpoint.names if not is_expert_table_tensor(name)]
 
 
 def _blob_header(config: ModelConfig, experts: ExpertPrecision) -> BlobHeader | None:
@@ -113,17 +117,10 @@ def _blob_header(config: ModelConfig, experts: ExpertPrecision) -> BlobHeader | 
     )
 
 
-def _estimated_files(checkpoint: Checkpoint) -> dict[str, int]:
-    """Sizes that depend on how the graph is lowered and on what the model says; all are close."""
-    config = checkpoint.config
-    weights = [checkpoint.size(name) * _FLOAT_BYTES for name in _dense_names(checkpoint)]
-    weights = [size for size in weights if size >= _SMALL_BYTES]
-    rotary_table = config.max_position_embeddings * config.head_dim // 2 * _FLOAT_BYTES
-    pages = [-(-size // _PAGE_BYTES) for size in [*weights, rotary_table, rotary_table]]
+def _estimated_files(config: ModelConfig) -> dict[str, int]:
+    """Sizes that depend on what the model says; all are close."""
     ids = min(config.max_position_embeddings, config.expert_window)
     return {
-        DATA_FILE: sum(pages) * _PAGE_BYTES,
-        MODEL_FILE: (8 + 5 * config.num_hidden_layers) << 10,
         GOLDEN_FILE: (24 << 10) + 16 * ids,
         CARD_FILE: 1 << 10,
         MANIFEST_FILE: 5 << 10,
@@ -141,7 +138,7 @@ def _verdict_bytes(checkpoint: Checkpoint, layout: RowLayout | None) -> int:
     config = checkpoint.config
     sizes = {name: checkpoint.size(name) * _FLOAT_BYTES for name in checkpoint.names}
     looked_up = 0 if config.tie_word_embeddings else sizes["model.embed_tokens.weight"]
-    weights = sum(sizes[name] for name in _dense_names(checkpoint)) - looked_up
+    weights = sum(sizes[name] for name in dense_names(checkpoint)) - looked_up
     networks = sum(sizes.values()) - looked_up - weights
     loading = _WEIGHT_COPIES * weights
     comparing_rows = (_WEIGHT_COPIES - 1) * weights + networks + _slice_bytes(config, layout)

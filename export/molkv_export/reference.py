@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,10 +23,23 @@ class ReferenceSession:
     Args:
         checkpoint: the trained model.
         blob: its expert rows; None for a dense model.
+        replaced: dense tensors to use instead of the checkpoint's, by name; with
+            ``lm_head.weight``, a tied head is untied.
     """
 
-    def __init__(self, checkpoint: Checkpoint, blob: Blob | None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        blob: Blob | None,
+        replaced: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         self._graph = DenseGraph.from_checkpoint(checkpoint, reference_expert_attention)
+        if replaced:
+            model = self._graph.model
+            if (head := replaced.get("lm_head.weight")) is not None:
+                vocabulary, width = head.shape
+                model.lm_head = torch.nn.Linear(width, vocabulary, bias=False, device="meta")
+            model.load_state_dict(replaced, assign=True, strict=False)
         self._window_size = checkpoint.config.expert_window
         self._blob = blob
         self._ids: list[int] = []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molkv_export.divergence import Comparison, Divergence, block_rows, compare_logits
-from molkv_export.expert_blob import pack_slice, slice_starts
-from molkv_export.golden import dequantized_digest, golden_logits, row_digest
+from molkv_export.golden import golden_logits
+from molkv_export.inexact_ladder import InexactLadder, StoredWeights
 from molkv_export.op_parity import OP_TOLERANCE, WRONG_FORMULA_DIFFERENCE, op_parity
 from molkv_export.reference import ReferenceSession
-from molkv_export.reparameterize import ExpertTable
+from molkv_export.row_rungs import climb_rows
+from molkv_export.rungs import (
+    PrecisionLimits,
+    at_least,
+    at_most,
+    difference,
+    distance,
+    listed,
+    nearest_to_limit,
+)
 from molkv_export.threads import torch_threads
 from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.blob import Blob
@@ -25,8 +32,13 @@ from molkv_runtime.bundle import Bundle
 from molkv_runtime.engines import TextCodec
 from molkv_runtime.errors import BundleError
 from molkv_runtime.golden import Golden, GoldenCase, GoldenSampling
-from molkv_runtime.manifest import MANIFEST_FILE, ParityEntry, RungEntry, write_json
-from molkv_runtime.native import NativeBlob
+from molkv_runtime.manifest import (
+    MANIFEST_FILE,
+    DensePrecision,
+    ParityEntry,
+    RungEntry,
+    write_json,
+)
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
 
@@ -36,6 +48,11 @@ logger = logging.getLogger(__name__)
 
 _SAME_TOP1_LIMIT = 0.999
 _KL_LIMIT = 1e-6
+# Quantized dense weights of ExecuTorch, whose activations are rounded too (docs/executorch.md).
+_QUANTIZED_LIMITS: dict[DensePrecision, PrecisionLimits] = {
+    "int8": PrecisionLimits(1500, nats=0.005, same_top1=0.9),
+    "int4": PrecisionLimits(1500, nats=0.1, same_top1=0.7),
+}
 _CHUNKS = (1, 7, 64)
 
 
@@ -44,6 +61,7 @@ def verify(
     *,
     checkpoint: Checkpoint | None = None,
     reference: ReferenceSession | None = None,
+    backends: Sequence[str] | None = None,
     record: bool = False,
     on_rung: Callable[[RungEntry], None] | None = None,
 ) -> ParityEntry:
@@ -55,12 +73,14 @@ def verify(
             compared with torch at every position; without it, with what golden.json recorded.
         reference: a session of the checkpoint on the bundle's rows, where there is one already:
             its weights are then not loaded again.
+        backends: whose graphs to verify; None is all.
         record: write the verdict into the bundle's manifest; where that cannot be done, a warning
             is logged.
         on_rung: called with every rung as it is done.
 
     Raises:
-        BundleError: a file is damaged, or the checkpoint is another one's.
+        BundleError: a file is damaged, the checkpoint is another one's, or the bundle lacks a
+            backend.
         RowCorruptError: a row does not match its checksum.
     """
     bundle.verify_files()
@@ -69,9 +89,12 @@ def verify(
             f"{checkpoint.path}: is not the checkpoint of {bundle.path}",
             fix="name the checkpoint that the bundle was exported from",
         )
+    chosen = list(bundle.manifest.backends) if backends is None else list(backends)
+    for backend in chosen:
+        bundle.graph_file(backend)
     rungs = []
     with torch_threads(bundle.manifest.model.hidden_size):
-        for rung in _every_rung(bundle, checkpoint, reference):
+        for rung in _every_rung(bundle, chosen, checkpoint, reference):
             rungs.append(rung)
             if on_rung is not None:
                 on_rung(rung)
@@ -85,17 +108,85 @@ def verify(
 
 
 def _every_rung(
-    bundle: Bundle, checkpoint: Checkpoint | None, reference: ReferenceSession | None
+    bundle: Bundle,
+    backends: Sequence[str],
+    checkpoint: Checkpoint | None,
+    reference: ReferenceSession | None,
 ) -> Iterator[RungEntry]:
-    """The ladder of every backend; its last rungs once more with the reference engine."""
-    golden = bundle.load_golden()
+    """What concerns the bundle, then the ladder of every backend."""
+    yield from climb_rows(bundle, checkpoint)
+    for backend in backends:
+        climb = _climb_coreml if backend == "coreml" else _climb_session
+        for rung in climb(bundle, backend, checkpoint, reference):
+            name = rung.name if len(backends) == 1 else f"{rung.name} ({backend})"
+            yield msgspec.structs.replace(rung, name=name)
+
+
+def _climb_session(
+    bundle: Bundle,
+    backend: str,
+    checkpoint: Checkpoint | None,
+    reference: ReferenceSession | None,
+) -> Iterator[RungEntry]:
+    """The ladder of a backend with a session in Python; its last rungs on both engines."""
+    golden, dense = bundle.load_golden(), bundle.manifest.backends[backend].dense
     longest = max(len(case.prompt_ids) for case in golden.cases)
-    for backend in bundle.manifest.backends:
-        with Session(bundle, backend=backend, chunk=longest) as session:
-            yield from _Ladder(bundle, session, golden, checkpoint, reference).climb()
-        del session  # before the graph is loaded again
-        with Session(bundle, backend=backend, engine="reference", chunk=longest) as session:
-            yield from _Ladder(bundle, session, golden, checkpoint, reference).climb_again()
+    if bundle.expert_files:
+        yield from _op(bundle, backend)
+    with Session(bundle, backend=backend, chunk=longest) as session:
+        if dense in _QUANTIZED_LIMITS:
+            yield from _climb_quantized(bundle, dense, session, checkpoint, reference)
+            return
+        yield from _Ladder(bundle, session, golden, checkpoint, reference).climb()
+    del session  # before the graph is loaded again
+    with Session(bundle, backend=backend, engine="reference", chunk=longest) as session:
+        yield from _Ladder(bundle, session, golden, checkpoint, reference).climb_again()
+
+
+def _op(bundle: Bundle, backend: str) -> Iterator[RungEntry]:
+    for result in op_parity(bundle, backend):
+        make = at_least if result.must_differ else at_most
+        limit = WRONG_FORMULA_DIFFERENCE if result.must_differ else OP_TOLERANCE
+        yield make(f"3 op: {result.name}", result.difference, limit, result.detail)
+
+
+def _climb_quantized(
+    bundle: Bundle,
+    dense: DensePrecision,
+    session: Session,
+    checkpoint: Checkpoint | None,
+    reference: ReferenceSession | None,
+) -> Iterator[RungEntry]:
+    from molkv_export.backends.executorch.stored_weights import stored_tensors
+
+    def stored(checkpoint: Checkpoint, blob: Blob | None) -> ReferenceSession:
+        return ReferenceSession(checkpoint, blob, replaced=stored_tensors(checkpoint, dense))
+
+    yield from InexactLadder(
+        bundle,
+        session,
+        _QUANTIZED_LIMITS[dense],
+        StoredWeights(exact=False, reference=stored),
+        checkpoint=checkpoint,
+        reference=reference,
+    ).climb()
+
+
+def _climb_coreml(
+    bundle: Bundle,
+    _: str,
+    checkpoint: Checkpoint | None,
+    reference: ReferenceSession | None,
+) -> Iterator[RungEntry]:
+    """Core ML's ladder; its library takes long to import, and is not always there."""
+    try:
+        from molkv_export.backends.coreml import parity
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"{bundle.path}: its Core ML graph cannot be verified: {error.name} is not installed",
+            fix="pip install 'molkv[coreml]', or name the other graphs with --backend",
+        ) from None
+    return parity.climb(bundle, checkpoint, reference)
 
 
 def record_verdict(bundle: Bundle, verdict: ParityEntry) -> None:
@@ -121,9 +212,6 @@ class _Ladder:
     def climb(self) -> Iterator[RungEntry]:
         blob = self.bundle.open_experts()
         try:
-            if blob is not None:
-                yield from self._rows(blob)
-                yield from self._op()
             yield self._chunks()
             yield from self._recorded_logits()
             if self.checkpoint is not None:
@@ -141,43 +229,6 @@ class _Ladder:
             yield self._tokenizer(self.session.tokenizer, ", reference engine")
         yield from self._tokens("tokens, reference engine")
 
-    def _rows(self, blob: Blob) -> Iterator[RungEntry]:
-        rows = self.golden.rows
-        batch = blob.read([row.token_id for row in rows])
-        read = [batch.rows[place] for place in batch.index]
-        pairs = list(zip(rows, read, strict=True))
-        changed = sum(row_digest(blob, data) != row.bytes_sha256 for row, data in pairs)
-        yield _at_most("1 row bytes: golden = reader", changed, 0, f"{len(pairs)} rows")
-        with NativeBlob(self.bundle.expert_files) as native:
-            theirs = native.read([row.token_id for row in rows]).rows
-        changed = int((theirs != batch.rows).any(axis=1).sum())
-        yield _at_most("1 row bytes: native = reader", changed, 0, f"{len(theirs)} rows")
-        if self.checkpoint is not None:
-            yield self._recomputed_rows(blob, self.checkpoint)
-        changed = sum(
-            dequantized_digest(blob, data) != row.dequantized_sha256 for row, data in pairs
-        )
-        yield _at_most("2 dequantized rows: golden = reader", changed, 0, f"{len(pairs)} rows")
-
-    def _recomputed_rows(self, blob: Blob, checkpoint: Checkpoint) -> RungEntry:
-        """Compute the first and the last slice anew; all rows would take as long as the export."""
-        precision = self.bundle.manifest.quantization.experts
-        assert precision is not None  # noqa: S101 - there is a blob; for the type checker
-        table, starts = ExpertTable(checkpoint), slice_starts(blob.vocabulary_size)
-        changed = count = 0
-        for start in sorted({starts[0], starts[-1]}):
-            expected = pack_slice(table, blob.layout, start, precision)
-            stored = blob.read(np.arange(start, start + len(expected))).rows
-            changed += int((expected != stored).any(axis=1).sum())
-            count += len(expected)
-        return _at_most("1 row bytes: writer = reader", changed, 0, f"{count} rows")
-
-    def _op(self) -> Iterator[RungEntry]:
-        for result in op_parity(self.bundle):
-            make = _at_least if result.must_differ else _at_most
-            limit = WRONG_FORMULA_DIFFERENCE if result.must_differ else OP_TOLERANCE
-            yield make(f"3 op: {result.name}", result.difference, limit, result.detail)
-
     def _chunks(self) -> RungEntry:
         """Prefill of the longest prompt in one chunk, in many, and token by token."""
         case = max(self.golden.cases, key=lambda case: len(case.prompt_ids))
@@ -186,9 +237,9 @@ class _Ladder:
         for length in lengths:
             whole = self._logits_after(ids[:length], length)
             for chunk in _CHUNKS:
-                worst = max(worst, _distance(self._logits_after(ids[:length], chunk), whole))
-        detail = f"{_listed(lengths)} tokens in chunks of {_listed(_CHUNKS)}"
-        return _at_most("4 prefill in chunks", worst, case.logits_tolerance, detail)
+                worst = max(worst, distance(self._logits_after(ids[:length], chunk), whole))
+        detail = f"{listed(lengths)} tokens in chunks of {listed(_CHUNKS)}"
+        return at_most("4 prefill in chunks", worst, case.logits_tolerance, detail)
 
     def _lengths(self, longest: int) -> list[int]:
         """Where prefills end: the window just full, just slid, in the middle and at the end."""
@@ -204,10 +255,10 @@ class _Ladder:
 
     def _recorded_logits(self) -> Iterator[RungEntry]:
         cases = self.golden.cases
-        pairs = [(self._recorded_distance(case), case.logits_tolerance) for case in cases]
-        yield _at_most("5 logits: recorded", *_nearest_to_limit(pairs), f"{len(cases)} prompts")
+        pairs = [(self._recordeddistance(case), case.logits_tolerance) for case in cases]
+        yield at_most("5 logits: recorded", *nearest_to_limit(pairs), f"{len(cases)} prompts")
 
-    def _recorded_distance(self, case: GoldenCase) -> float:
+    def _recordeddistance(self, case: GoldenCase) -> float:
         self.session.reset()
         logits = self.session.prefill(case.prompt_ids)
         digest, recorded = golden_logits(logits), case.logits
@@ -216,7 +267,7 @@ class _Ladder:
             (digest.mean, recorded.mean),
             (digest.root_mean_square, recorded.root_mean_square),
         ]
-        return max(_difference(ours, theirs) for ours, theirs in pairs)
+        return max(difference(ours, theirs) for ours, theirs in pairs)
 
     def _torch_logits(self, blob: Blob | None) -> Iterator[RungEntry]:
         """Every position of every golden prompt and its continuation."""
@@ -226,15 +277,15 @@ class _Ladder:
         for case in self.golden.cases:
             tolerance = case.logits_tolerance
             for ours, theirs in self._beside_torch(case, reference):
-                pairs.append((_distance(ours, theirs), tolerance))
+                pairs.append((distance(ours, theirs), tolerance))
                 parts.append(compare_logits(ours, theirs, near_tie=tolerance))
         comparison = Comparison.of(parts)
         detail = f"{comparison.same_top1.count} positions"
-        yield _at_most("5 logits: max-abs to torch", *_nearest_to_limit(pairs), detail)
+        yield at_most("5 logits: max-abs to torch", *nearest_to_limit(pairs), detail)
         # Logits that differ by at most e have at most e²/2 nats between them.
         nats = max(_KL_LIMIT, max(tolerance for _, tolerance in pairs) ** 2 / 2)
-        yield _at_most("5 logits: KL divergence", comparison.kl_divergence.mean, nats, "nats")
-        yield _at_least("5 logits: same top-1", comparison.same_top1.mean, _SAME_TOP1_LIMIT, detail)
+        yield at_most("5 logits: KL divergence", comparison.kl_divergence.mean, nats, "nats")
+        yield at_least("5 logits: same top-1", comparison.same_top1.mean, _SAME_TOP1_LIMIT, detail)
 
     def _beside_torch(
         self, case: GoldenCase, reference: ReferenceSession
@@ -257,7 +308,7 @@ class _Ladder:
             or tokenizer.decode(case.greedy) != case.greedy_text
             for case in cases
         )
-        return _at_most(f"6 tokenizer{suffix}", changed, 0, f"{len(cases)} prompts")
+        return at_most(f"6 tokenizer{suffix}", changed, 0, f"{len(cases)} prompts")
 
     def _tokens(self, what: str) -> Iterator[RungEntry]:
         cases = self.golden.cases
@@ -267,7 +318,7 @@ class _Ladder:
             changed = sum(self._generated(*run) != run[1] for run in runs)
             count = sum(len(token_ids) for _, token_ids, _ in runs)
             detail = f"{len(cases)} prompts, {count} tokens"
-            yield _at_most(f"6 {name} {what}", changed, 0, detail)
+            yield at_most(f"6 {name} {what}", changed, 0, detail)
 
     def _generated(
         self, case: GoldenCase, expected: list[int], sampling: SamplingConfig
@@ -286,35 +337,3 @@ def _sampling_config(settings: GoldenSampling) -> SamplingConfig:
         min_p=settings.min_p,
         seed=settings.seed,
     )
-
-
-def _nearest_to_limit(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Of figures with their limits, the one that is the largest part of its limit."""
-    return max(pairs, key=lambda pair: pair[0] / pair[1])
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
-
-
-def _distance(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    return _difference(float(np.abs(ours - theirs).max()), 0.0)
-
-
-def _difference(ours: float, theirs: float) -> float:
-    """Infinity for NaN, which would otherwise compare as no difference at all."""
-    difference = abs(ours - theirs)
-    return math.inf if math.isnan(difference) else difference
-
-
-def _at_most(name: str, figure: float, limit: float, detail: str) -> RungEntry:
-    return RungEntry(name, figure <= limit, _finite(figure), limit, detail=detail)
-
-
-def _at_least(name: str, figure: float, limit: float, detail: str) -> RungEntry:
-    return RungEntry(name, figure >= limit, _finite(figure), limit, True, detail)
-
-
-def _finite(figure: float) -> float:
-    """JSON has no NaN and no infinity; both mean as wrong as can be."""
-    return float(figure) if math.isfinite(figure) else sys.float_info.max

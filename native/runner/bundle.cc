@@ -64,10 +64,14 @@ Golden Bundle::LoadGolden() const {
   return ReadGolden(Path(manifest_.golden), manifest_.model.vocab_size);
 }
 
-std::string Bundle::GraphFile(const std::string& backend) const {
-  const auto found = manifest_.graphs.find(backend);
-  if (found != manifest_.graphs.end()) return Path(found->second);
+const BackendEntry& Bundle::Backend(const std::string& backend) const {
+  const auto found = manifest_.backends.find(backend);
+  if (found != manifest_.backends.end()) return found->second;
   throw RunnerError(folder_ + ": has no " + backend + " graph", "export with --backend " + backend);
+}
+
+std::string Bundle::GraphFile(const std::string& backend) const {
+  return Path(Backend(backend).graph);
 }
 
 void Bundle::CheckSize(const FileEntry& entry) const {

@@ -33,7 +33,8 @@ class Bundle {
 
   Golden LoadGolden() const;
 
-  // Path of a backend's dense graph.
+  // What the manifest says about a backend's dense graph, and the graph's path.
+  const BackendEntry& Backend(const std::string& backend) const;
   std::string GraphFile(const std::string& backend) const;
 
  private:

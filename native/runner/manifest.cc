@@ -1,5 +1,6 @@
 #include "manifest.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -10,6 +11,7 @@ namespace molkv::runner {
 namespace {
 
 constexpr int64_t kSchemaVersion = 1;
+const std::set<std::string> kDensePrecisions = {"fp32", "fp16", "int8", "int4", "palettized4"};
 
 void CheckVersion(const std::string& file, int64_t version) {
   if (version == kSchemaVersion) return;
@@ -50,23 +52,43 @@ std::string ReadQuantization(Record record) {
   if (experts != "none" && experts != "int8" && experts != "f16") {
     record.Refuse("experts", "is " + Quoted(experts) + ", not a precision that is known");
   }
-  if (const std::string dense = record.Text("dense"); dense != "fp32") {
-    record.Refuse("dense", "is " + Quoted(dense) + ", not a precision that is known");
-  }
   record.Finish();
   return experts;
 }
 
-std::map<std::string, std::string> ReadBackends(Record record) {
-  std::map<std::string, std::string> graphs;
-  for (const std::string& name : record.Names()) {
-    Record backend = record.Object(name.c_str());
-    graphs[name] = backend.Text("graph");
-    Record operators = backend.Object("operators");
-    for (const std::string& domain : operators.Names()) operators.Integer(domain.c_str());
-    backend.Finish();
+LimitsEntry ReadLimits(Record record) {
+  LimitsEntry limits;
+  limits.chunk = record.Integer("chunk");
+  limits.context = record.Integer("context");
+  limits.cache_tokens = record.Integer("cache_tokens");
+  limits.window = record.Integer("window");
+  record.Finish();
+  return limits;
+}
+
+BackendEntry ReadBackend(Record record) {
+  BackendEntry backend;
+  backend.graph = record.Text("graph");
+  backend.dense = record.Text("dense");
+  if (kDensePrecisions.count(backend.dense) == 0) {
+    record.Refuse("dense", "is " + Quoted(backend.dense) + ", not a precision that is known");
   }
-  return graphs;
+  Record operators = record.Object("operators");
+  backend.operators = operators.Names();
+  for (const std::string& name : backend.operators) operators.Integer(name.c_str());
+  backend.delegates = record.Texts("delegates");
+  if (!record.IsNull("limits")) backend.limits = ReadLimits(record.Object("limits"));
+  if (!record.IsNull("compute_units")) record.Text("compute_units");
+  record.Finish();
+  return backend;
+}
+
+std::map<std::string, BackendEntry> ReadBackends(Record record) {
+  std::map<std::string, BackendEntry> backends;
+  for (const std::string& name : record.Names()) {
+    backends[name] = ReadBackend(record.Object(name.c_str()));
+  }
+  return backends;
 }
 
 TokenizerEntry ReadTokenizer(Record record) {
@@ -95,12 +117,29 @@ bool IsBareName(const std::string& name) {
          name.find_first_of(std::string("/\0", 2)) == std::string::npos;
 }
 
-std::vector<FileEntry> ReadFiles(const std::string& file, std::vector<Record> records) {
+// Whether a name is bare, or that of a file in a graph that is a folder.
+bool StaysInside(const std::string& name, const std::map<std::string, BackendEntry>& backends) {
+  const size_t end = name.find('/');
+  if (end == std::string::npos) return IsBareName(name);
+  const auto is_first = [&](const auto& entry) {
+    return entry.second.graph == name.substr(0, end);
+  };
+  if (std::none_of(backends.begin(), backends.end(), is_first)) return false;
+  for (size_t begin = 0;;) {
+    const size_t stop = name.find('/', begin);
+    if (!IsBareName(name.substr(begin, stop - begin))) return false;
+    if (stop == std::string::npos) return true;
+    begin = stop + 1;
+  }
+}
+
+std::vector<FileEntry> ReadFiles(const std::string& file, std::vector<Record> records,
+                                 const std::map<std::string, BackendEntry>& backends) {
   std::vector<FileEntry> files;
   for (Record& record : records) {
     files.push_back({record.Text("name"), record.Integer("bytes"), record.Text("sha256")});
     record.Finish();
-    if (!IsBareName(files.back().name)) {
+    if (!StaysInside(files.back().name, backends)) {
       throw RunnerError(file + ": file name " + Quoted(files.back().name) + " is not a bare name",
                         "a bundle names files of its own folder only; export again");
     }
@@ -111,9 +150,12 @@ std::vector<FileEntry> ReadFiles(const std::string& file, std::vector<Record> re
 void CheckListed(const std::string& file, const Manifest& manifest) {
   std::set<std::string> named(manifest.experts.begin(), manifest.experts.end());
   named.insert(manifest.golden);
-  for (const auto& [backend, graph] : manifest.graphs) named.insert(graph);
+  for (const auto& [name, backend] : manifest.backends) named.insert(backend.graph);
   if (manifest.tokenizer) named.insert(manifest.tokenizer->file);
-  for (const FileEntry& entry : manifest.files) named.erase(entry.name);
+  for (const FileEntry& entry : manifest.files) {
+    named.erase(entry.name);
+    named.erase(entry.name.substr(0, entry.name.find('/')));  // a graph that is a folder
+  }
   if (named.empty()) return;
   throw RunnerError(file + ": files does not list " + Quoted(*named.begin()), "export again");
 }
@@ -134,10 +176,10 @@ Manifest ReadManifest(const std::string& folder) {
   manifest.model = ReadModel(model, content["model"]);
   manifest.expert_precision = ReadQuantization(record.Object("quantization"));
   manifest.experts = record.Texts("experts");
-  manifest.graphs = ReadBackends(record.Object("backends"));
+  manifest.backends = ReadBackends(record.Object("backends"));
   if (!record.IsNull("tokenizer")) manifest.tokenizer = ReadTokenizer(record.Object("tokenizer"));
   manifest.golden = record.Text("golden");
-  manifest.files = ReadFiles(file, record.Objects("files"));
+  manifest.files = ReadFiles(file, record.Objects("files"), manifest.backends);
   if (record.Has("parity") && !record.IsNull("parity")) CheckParity(record.Object("parity"));
   record.Finish();
   CheckListed(file, manifest);

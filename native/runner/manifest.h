@@ -36,6 +36,23 @@ struct ModelEntry {
   std::shared_ptr<const nlohmann::json> fields;
 };
 
+// The sizes that a graph was compiled for.
+struct LimitsEntry {
+  int64_t chunk = 0;         // the most new tokens of one call
+  int64_t context = 0;       // the most tokens of a sequence
+  int64_t cache_tokens = 0;  // positions of the self-attention cache
+  int64_t window = 0;        // W, or 0 without experts
+};
+
+// One backend's dense graph and what it needs to run.
+struct BackendEntry {
+  std::string graph;
+  std::string dense;                   // precision of its weights, such as "fp32"
+  std::vector<std::string> operators;  // operator sets, or single operators for ExecuTorch
+  std::vector<std::string> delegates;
+  std::optional<LimitsEntry> limits;  // none: it takes any size
+};
+
 struct TokenizerEntry {
   std::string file;
   int64_t vocabulary_size = 0;
@@ -46,7 +63,7 @@ struct Manifest {
   ModelEntry model;
   std::string expert_precision;  // "int8", "f16", or "none" without experts
   std::vector<std::string> experts;
-  std::map<std::string, std::string> graphs;  // by backend
+  std::map<std::string, BackendEntry> backends;
   std::optional<TokenizerEntry> tokenizer;
   std::string golden;
   std::vector<FileEntry> files;

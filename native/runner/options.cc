@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <climits>
-#include <filesystem>
 #include <iostream>
 #include <thread>
 
@@ -13,12 +12,6 @@
 
 namespace molkv::runner {
 namespace {
-
-#ifdef __APPLE__
-constexpr char kOperatorLibrary[] = "libmolkv_ort.dylib";
-#else
-constexpr char kOperatorLibrary[] = "libmolkv_ort.so";
-#endif
 
 std::vector<int64_t> ParseIds(const std::string& text) {
   std::vector<int64_t> ids;
@@ -36,17 +29,6 @@ std::vector<int64_t> ParseIds(const std::string& text) {
     at = next;
   }
   return ids;
-}
-
-// Beside the program, wherever it was copied to.
-std::string OperatorLibraryBeside(const char* program) {
-  std::error_code failure;
-  std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failure);
-  if (failure) self = std::filesystem::absolute(program, failure);
-  const std::filesystem::path library = self.parent_path() / kOperatorLibrary;
-  if (std::filesystem::is_regular_file(library, failure)) return library.string();
-  throw RunnerError(library.string() + ": file is missing",
-                    "name it with --operator-library FILE, or pass --engine stock");
 }
 
 int AvailableCores() { return std::max(1u, std::thread::hardware_concurrency()); }
@@ -95,11 +77,16 @@ std::optional<Options> ParseOptions(int argc, char** argv) {
   engines->add_option("--chunk", options.chunk, "Prompt tokens that run at once")
       ->check(CLI::Range(1, INT_MAX))
       ->capture_default_str();
+  engines
+      ->add_option("--backend", options.backend,
+                   "Whose dense graph to run; onnx where the bundle has it")
+      ->check(CLI::IsMember({"onnx", "executorch"}));
   engines->add_option("--onnxruntime", options.onnxruntime,
                       "libonnxruntime; or in the environment variable MOLKV_ONNXRUNTIME");
   engines->add_option("--operator-library", options.operator_library,
-                      "libmolkv_ort; by default the one beside this program");
-  engines->add_option("--engine", engine, "stock runs the operator from the graph file")
+                      "onnx: libmolkv_ort, by default the one beside this program; executorch: a "
+                      "library that registers operators this program is not linked with");
+  engines->add_option("--engine", engine, "stock runs the operator from the ONNX graph file")
       ->check(CLI::IsMember({"native", "stock"}))
       ->capture_default_str();
 
@@ -117,11 +104,8 @@ std::optional<Options> ParseOptions(int argc, char** argv) {
     throw RunnerError(error.what(), "molkv-run --help lists the options");
   }
   if (ids_option->count() != 0) options.ids = ParseIds(ids);
-  if (engine == "stock") {
-    options.operator_library.clear();
-  } else if (options.operator_library.empty()) {
-    options.operator_library = OperatorLibraryBeside(argv[0]);
-  }
+  options.stock = engine == "stock";
+  options.program = argv[0];
   return options;
 }
 

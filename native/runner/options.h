@@ -15,6 +15,7 @@ namespace molkv::runner {
 
 struct Options {
   std::string bundle;
+  std::string backend;  // whose dense graph to run; empty: chosen by what the bundle has
 
   // One of these, or `golden`.
   std::optional<std::string> prompt;
@@ -26,8 +27,10 @@ struct Options {
   size_t chunk = 128;
   int threads = 1;
 
+  bool stock = false;            // runs the operator from the ONNX graph file
   std::string onnxruntime;       // empty: found by OnnxRuntime
-  std::string operator_library;  // empty with the engine "stock"
+  std::string operator_library;  // empty: the backend's default
+  std::string program;           // as it was called
 
   bool golden = false;
   std::string logits;  // a file to write; empty: none

@@ -15,12 +15,14 @@
 
 namespace molkv::runner {
 
-// One rung: `figure` was measured, and passes if it is at most `limit`.
+// One rung: `figure` was measured, and passes if it is at most `limit`. One that is not comparable
+// was not climbed, and `detail` says why; it neither passes nor fails.
 struct Rung {
   std::string name;
   double figure = 0;
   double limit = 0;
   std::string detail;
+  bool comparable = true;
 
   bool passed() const { return figure <= limit; }
 };
@@ -30,11 +32,13 @@ struct LadderParts {
   DenseGraph& graph;
   molkv_blob* blob;
   const molkv_tokenizer* tokenizer;
-  size_t chunk;  // the most tokens that prefill runs at once, where a rung does not say
+  size_t chunk;       // the most tokens that prefill runs at once, where a rung does not say
+  std::string dense;  // precision of the graph's weights, as in the manifest
 };
 
-// Climbs the rungs 1, 2, 4, 5 and 6 and hands out each as it is done. Throws RunnerError where
-// something cannot be run at all.
+// Climbs the rungs 1, 2, 4, 5 and 6 and hands out each as it is done. The golden logits and tokens
+// are those of float32 weights, so with others these rungs are not comparable. Throws RunnerError
+// where something cannot be run at all.
 void ClimbParityLadder(const LadderParts& parts, const Golden& golden,
                        const std::function<void(const Rung& rung)>& take);
 

@@ -10,7 +10,7 @@
 namespace molkv::runner {
 
 Session::Session(DenseGraph& graph, molkv_blob* blob, size_t chunk)
-    : graph_(graph), blob_(blob), chunk_(std::min(chunk, context())) {
+    : graph_(graph), blob_(blob), chunk_(std::min({chunk, context(), graph.chunk()})) {
   if (blob_ == nullptr) return;
   molkv_blob_info info;
   molkv_blob_get_info(blob_, &info);

@@ -18,7 +18,7 @@ namespace molkv::runner {
 class Session {
  public:
   // `blob` is null where the model has no experts; it and the graph must outlive the session.
-  // `chunk` is the most tokens that prefill runs at once.
+  // `chunk` is the most tokens that prefill runs at once; the graph may take fewer.
   Session(DenseGraph& graph, molkv_blob* blob, size_t chunk);
 
   const ModelEntry& model() const { return graph_.model(); }

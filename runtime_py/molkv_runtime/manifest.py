@@ -11,10 +11,13 @@ from molkv_runtime.errors import BundleError
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = [
+    "EVALUATED",
     "MANIFEST_FILE",
     "SCHEMA_VERSION",
     "BackendEntry",
+    "DensePrecision",
     "FileEntry",
+    "LimitsEntry",
     "Manifest",
     "ModelEntry",
     "ParityEntry",
@@ -28,6 +31,12 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
+
+DensePrecision = Literal["fp32", "fp16", "int8", "int4", "palettized4"]
+"""How a dense graph stores its weights. What each backend has: docs/graph.md, "Backends"."""
+
+EVALUATED = "MIL evaluated"
+"""In the names of rungs whose Core ML graph was not run but evaluated op by op."""
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -70,17 +79,45 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QuantizationEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Precision of the expert rows (None without experts) and of the dense weights."""
+    """Precision of the expert rows; None without experts. Dense graphs have one each."""
 
     experts: ExpertPrecision | None
-    dense: Literal["fp32"]
+
+
+class LimitsEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sizes that a graph was compiled for.
+
+    Attributes:
+        chunk: the most new tokens of one call.
+        context: the most tokens of a sequence.
+        cache_tokens: positions of the self-attention cache; at least `context`.
+        window: W, or 0 without experts.
+    """
+
+    chunk: int
+    context: int
+    cache_tokens: int
+    window: int
 
 
 class BackendEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One backend's dense graph and the operator sets, with versions, that it needs."""
+    """One backend's dense graph and what it needs to run.
+
+    Attributes:
+        graph: the graph's file, or a folder whose files are listed one by one.
+        dense: precision of its weights.
+        operators: operator sets, or single operators where a backend has no sets, with versions.
+        delegates: libraries that parts of the graph were compiled for.
+        limits: what the graph was compiled for; None where it takes any size.
+        compute_units: what to load a Core ML graph for; None for the others.
+    """
 
     graph: str
+    dense: DensePrecision
     operators: dict[str, int]
+    delegates: list[str]
+    limits: LimitsEntry | None
+    compute_units: str | None
 
 
 class TokenizerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,6 +167,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: list[FileEntry]
     parity: ParityEntry | None = None
 
+    @property
+    def dense_precisions(self) -> str:
+        """Each backend's precision of the dense weights, for people: ``fp32 (onnx)``."""
+        return ", ".join(f"{entry.dense} ({name})" for name, entry in self.backends.items())
+
     def file(self, name: str) -> FileEntry:
         """The entry of a file.
 
@@ -162,19 +204,30 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     _check_version(file, content)
     manifest = decode_json(file, content, Manifest)
+    graphs = {backend.graph for backend in manifest.backends.values()}
     for entry in manifest.files:
-        if Path(entry.name).name != entry.name or entry.name in ("", ".."):
+        if not _stays_inside(entry.name, graphs):
             raise BundleError(
                 f"{file}: file name {entry.name!r} is not a bare name",
                 fix="a bundle names files of its own folder only; export again",
             )
     listed = {entry.name for entry in manifest.files}
+    # A graph that is a folder is there if a file of it is.
+    listed |= {name.partition("/")[0] for name in listed}
     named = [*manifest.experts, manifest.golden]
     named += [backend.graph for backend in manifest.backends.values()]
     named += [manifest.tokenizer.file] if manifest.tokenizer else []
     if missing := sorted(set(named) - listed):
         raise BundleError(f"{file}: files does not list {', '.join(missing)}", fix="export again")
     return manifest
+
+
+def _stays_inside(name: str, graphs: set[str]) -> bool:
+    """Whether a name is bare, or that of a file in a graph that is a folder."""
+    first, *rest = name.split("/")
+    if rest and first not in graphs:
+        return False
+    return all(Path(part).name == part and part not in ("", "..") for part in (first, *rest))
 
 
 def _check_version(file: Path, content: bytes) -> None:

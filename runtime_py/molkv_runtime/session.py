@@ -15,7 +15,7 @@ from molkv_runtime.bundle import Bundle
 from molkv_runtime.engines import engine_named
 from molkv_runtime.errors import ContextLengthError, TokenIdError, TokenizerError
 from molkv_runtime.sampler import SamplingConfig
-from molkv_runtime.sessions.onnx import OnnxGraph
+from molkv_runtime.sessions.graph import Graph, default_backend, open_graph
 from molkv_runtime.statistics import SessionStats
 from molkv_runtime.threads import worthwhile_threads
 
@@ -44,43 +44,46 @@ class Session:
 
     Args:
         bundle: an open bundle.
-        backend: whose dense graph to run.
+        backend: whose dense graph to run; None chooses ``onnx``, or what the bundle has instead.
         engine: what runs beside the graph: ``native``, the C++ core that phones run, or
             ``reference``, the readable NumPy code. Both give the same tokens.
         threads: of the graph; None chooses: one for a narrow model, else all cores.
-        chunk: the most tokens that prefill runs at once.
+        chunk: the most tokens that prefill runs at once; a graph may have a lower limit.
+        graph: a loaded dense graph to run instead of the backend's own, such as Core ML's, which
+            is no part of this package.
 
     Raises:
         BundleError: the bundle lacks that backend, or its parts do not belong together.
         BlobFormatError: the expert blob breaks its format.
         TokenizerError: the tokenizer cannot be used.
         NativeLibraryError: the native library is missing; nothing else takes its place unasked.
-        UsageError: there is no such engine.
+        UsageError: there is no such engine, or the backend's packages are not installed.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         *,
-        backend: str = "onnx",
+        backend: str | None = None,
         engine: str = "native",
         threads: int | None = None,
         chunk: int = DEFAULT_CHUNK,
+        graph: Graph | None = None,
     ) -> None:
         if chunk < 1:
             raise ContextLengthError(f"chunk is {chunk}", fix="it must be at least 1")
         self.bundle = bundle
         self.model = bundle.manifest.model
         self.context = self.model.max_position_embeddings
-        self.chunk = min(chunk, self.context)
         self._engine = engine_named(engine)
         self.tokenizer = self._engine.open_tokenizer(bundle)
-        self._graph = OnnxGraph(
-            bundle.graph_file(backend),
-            bundle.manifest,
+        self._graph = graph or open_graph(
+            bundle,
+            backend or default_backend(bundle),
             threads=threads or worthwhile_threads(self.model.hidden_size),
             operator_library=self._engine.operator_library,
         )
+        self.chunk = min(chunk, self.context, self._graph.chunk)
         self._experts = self._engine.open_experts(bundle, self.chunk)
         self._stats = SessionStats()
         self._read_before = ReadStats()

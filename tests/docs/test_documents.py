@@ -362,8 +362,8 @@ def test_graph_is_as_documented(case: GraphCase, tmp_path: Path) -> None:
     config, experts = case
     checkpoint = save_random(config, tmp_path / "checkpoint")
     identity = checkpoint.identity().hex()
-    files = write_dense_graph(checkpoint, tmp_path, experts, identity)
-    model = onnx.load(files[0], load_external_data=False)
+    graph = write_dense_graph(checkpoint, tmp_path, experts, identity)
+    model = onnx.load(graph.files[0], load_external_data=False)
 
     letters = symbols(config) | {"K": config.num_key_value_heads}
     holding = facts(config, experts)

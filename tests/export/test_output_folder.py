@@ -11,9 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import torch
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 TINY = {"num_hidden_layers": 1, "max_position_embeddings": 12}
 PASSES = (
     "write_expert_blob",
-    "onnx_backend.write_dense_graph",
+    "write_dense_graph",
     "shutil.copyfile",
     "make_golden",
     "model_card",
@@ -126,7 +128,7 @@ def test_what_is_no_bundle_is_never_replaced(checkpoint: Path, tmp_path: Path, w
     [
         *((broken, RuntimeError) for broken in PASSES),
         ("write_expert_blob", KeyboardInterrupt),
-        ("onnx_backend.write_dense_graph", SystemExit),
+        ("write_dense_graph", SystemExit),
     ],
 )
 def test_an_export_that_fails_in_any_pass_leaves_nothing(
@@ -505,8 +507,20 @@ def test_progress_names_every_pass_once_started(checkpoint: Path, tmp_path: Path
     order = list(dict.fromkeys(progress.name for progress in seen))
     assert order == ["identity", "expert rows", "onnx graph", "golden cases", "verify"]
     rows = [progress for progress in seen if progress.name == "expert rows"]
-    assert [progress.done for progress in rows] == [0, 320]
+    assert [progress.done for progress in rows] == [0, 320, 320]
     assert all(progress.done <= progress.total for progress in seen)
+
+
+def test_progress_says_what_every_pass_cost(checkpoint: Path, tmp_path: Path) -> None:
+    seen: list[export_module.ExportProgress] = []
+    began = time.perf_counter()
+    export(checkpoint, tmp_path / "bundle", on_progress=seen.append)
+    elapsed = time.perf_counter() - began
+    costs = {progress.name: progress.cost for progress in seen if progress.cost is not None}
+    assert list(costs) == ["identity", "expert rows", "onnx graph", "golden cases", "verify"]
+    assert 0 < sum(cost.seconds for cost in costs.values()) < elapsed
+    resident = psutil.Process().memory_info().rss
+    assert all(resident / 2 < cost.peak_memory_bytes for cost in costs.values())
 
 
 def test_an_export_leaves_torchs_threads_as_they_were(checkpoint: Path, tmp_path: Path) -> None:

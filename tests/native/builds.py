@@ -19,6 +19,7 @@ _QUICK = ("-DCMAKE_CXX_FLAGS_RELEASE=-O1",)
 # What each build is configured with, besides that warnings are errors and tests are built.
 KINDS: dict[str, tuple[str, ...]] = {
     "plain": (),
+    "executorch": _QUICK,
     "address": (
         *_QUICK,
         "-DCMAKE_CXX_COMPILER=clang++",

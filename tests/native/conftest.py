@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.native.builds import NATIVE, Builds, Processor, emulated, make_emulator_prefix
 
@@ -54,21 +56,40 @@ def processor(request: pytest.FixtureRequest) -> Processor:
     return emulated(request.param, request.getfixturevalue("arm64_prefix"))
 
 
-@pytest.fixture(scope="session")
-def arm64_onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """libonnxruntime.so for 64-bit ARM, of the version that is installed for this machine."""
-    folder = tmp_path_factory.mktemp("arm64-onnxruntime")
+def unpack_arm64_wheel(package: str, folder: Path, wanted: Callable[[str], bool]) -> list[str]:
+    """Some files of a package for 64-bit ARM, of the version that is installed for this machine."""
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
             *("--platform", "manylinux_2_28_aarch64", "--only-binary=:all:", "--no-deps"),
-            *("--dest", str(folder), f"onnxruntime=={version('onnxruntime')}"),
+            *("--dest", str(folder), f"{package}=={version(package)}"),
         ],
         check=True,
     )
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if "/libonnxruntime.so." in name)
-        archive.extract(name, folder)
+        names = [name for name in archive.namelist() if wanted(name)]
+        archive.extractall(folder, names)
     wheel.unlink()
+    return names
+
+
+@pytest.fixture(scope="session")
+def arm64_onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """libonnxruntime.so for 64-bit ARM."""
+    folder = tmp_path_factory.mktemp("arm64-onnxruntime")
+    (name,) = unpack_arm64_wheel("onnxruntime", folder, lambda name: "/libonnxruntime.so." in name)
     return folder / name
+
+
+@pytest.fixture(scope="session")
+def arm64_executorch(shared_folder: Path) -> Path:
+    """ExecuTorch's C++ libraries, headers and CMake package for 64-bit ARM."""
+    folder = shared_folder / "arm64-executorch"
+    parts = tuple(f"executorch/{part}/" for part in ("include", "lib", "share"))
+    # The build folder, which all workers share, remembers the path.
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            unpack_arm64_wheel("executorch", folder, lambda name: name.startswith(parts))
+    return folder / "executorch"

@@ -23,20 +23,28 @@ _SECONDS = 300
 
 @dataclass(frozen=True)
 class Runner:
-    """The program with the ONNX Runtime that it loads, perhaps behind an emulator."""
+    """The program with the ONNX Runtime that it loads, perhaps behind an emulator.
+
+    `options` are passed in every run, and `preload` is loaded before all other libraries.
+    """
 
     program: Path
     onnxruntime: Path
     emulator: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    preload: Path | None = None
 
     def run(
         self, *arguments: str | Path, stdout: IO[str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Runs it with one thread; the exit status is the caller's to judge."""
-        command = [*self.emulator, str(self.program), *map(str, arguments)]
+        command = [*self.emulator, str(self.program), *map(str, arguments), *self.options]
+        environment = {**os.environ, "MOLKV_ONNXRUNTIME": str(self.onnxruntime)}
+        if self.preload is not None:
+            environment["LD_PRELOAD"] = str(self.preload)
         return subprocess.run(
             [*command, *([] if "--threads" in arguments else ["--threads", "1"])],
-            env={**os.environ, "MOLKV_ONNXRUNTIME": str(self.onnxruntime)},
+            env=environment,
             stdout=subprocess.PIPE if stdout is None else stdout,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -75,15 +83,20 @@ class Runner:
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def build_runner(builds: Builds) -> Runner:
-    """The program for this machine, with the ONNX Runtime of the Python package."""
-    build = builds.build("plain", "molkv-run", options=("-DMOLKV_BUILD_RUNNER=ON",))
+def build_runner(builds: Builds, kind: str = "plain", options: tuple[str, ...] = ()) -> Runner:
+    """The program for this machine, with the ONNX Runtime of the Python package.
+
+    `options` are CMake's, besides the one that builds it.
+    """
+    build = builds.build(kind, "molkv-run", options=("-DMOLKV_BUILD_RUNNER=ON", *options))
     libraries = Path(onnxruntime.__file__).parent / "capi"
     (library,) = libraries.glob("libonnxruntime.so.*")
     return Runner(build / "runner" / "molkv-run", library)
 
 
-def build_arm64_runner(builds: Builds, onnxruntime: Path, emulator: tuple[str, ...]) -> Runner:
+def build_arm64_runner(
+    builds: Builds, onnxruntime: Path, emulator: tuple[str, ...], options: tuple[str, ...] = ()
+) -> Runner:
     """The program for 64-bit ARM, behind an emulator, with an ONNX Runtime for the same.
 
     OpenSSL is the only library that it needs besides: Debian's own static one is linked.
@@ -95,6 +108,7 @@ def build_arm64_runner(builds: Builds, onnxruntime: Path, emulator: tuple[str, .
             _unpack_arm64_package("libssl-dev", folder)
     headers, triplet = folder / "usr" / "include", "aarch64-linux-gnu"
     options = (
+        *options,
         "-DMOLKV_BUILD_RUNNER=ON",
         "-DOPENSSL_USE_STATIC_LIBS=ON",
         f"-DOPENSSL_INCLUDE_DIR={headers}",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from molkv_export.cli.console import output_console, print_json, progress_bar
-from molkv_export.cli.export import export_json, plan_table, report_passes
+from molkv_export.cli.export import ShownPasses, export_json, plan_table
 from molkv_export.cli.options import ExpertsOption, ForceOption, JsonOption
 from molkv_export.cli.run import checked_text, generation_json, stats_table, stream
 from molkv_export.cli.verify import print_verdict
@@ -47,12 +47,13 @@ def demo(
 
     text, checkpoint, folder = checked_text(prompt), tiny_checkpoint(), out or DEFAULT_OUT
     with progress_bar() as bar:
+        passes = ShownPasses(bar)
         bundle = export(
             checkpoint,
             folder,
             experts=experts,
             force=force or out is None,
-            on_progress=report_passes(bar),
+            on_progress=passes.report,
         )
     parity = bundle.manifest.parity
     assert parity is not None  # noqa: S101 - export always verifies; for the type checker
@@ -61,7 +62,7 @@ def demo(
         tokens = session.generate(text, max_new_tokens=max_tokens, sampling=sampling)
         if as_json:
             generated = generation_json(tokens, session)
-            print_json({**export_json(bundle, parity), "prompt": text, **generated})
+            print_json({**export_json(bundle, parity, passes.costs), "prompt": text, **generated})
         else:
             console, plan = output_console(), make_plan(Checkpoint(checkpoint), experts)
             title = f"Exported the embedded tiny checkpoint to {folder}"

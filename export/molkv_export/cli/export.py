@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.progress import Progress, TaskID
+from rich.table import Table
 
 from molkv_export.cli.console import facts_table, output_console, print_json, progress_bar, size
-from molkv_export.cli.options import ExpertsOption, ForceOption, JsonOption, TokenizerOption
+from molkv_export.cli.options import (
+    DenseOption,
+    ExpertsOption,
+    ForceOption,
+    JsonOption,
+    TokenizerOption,
+)
 from molkv_export.cli.verify import print_verdict, verdict_json
+from molkv_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from molkv_export.bundle import ExportProgress
+    from molkv_export.pass_costs import PassCost
     from molkv_export.plan import ExportPlan
     from molkv_runtime.bundle import Bundle
     from molkv_runtime.manifest import ParityEntry
 
-__all__ = ["export", "export_json", "plan_table", "report_passes"]
+__all__ = ["ShownPasses", "export", "export_json", "parse_precisions", "plan_table"]
 
 
 def export(
@@ -31,9 +41,12 @@ def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle folder to make.")],
     backend: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="onnx; repeatable.", show_default="onnx"),
+        typer.Option(
+            metavar="NAME", help="onnx, executorch or coreml; repeatable.", show_default="onnx"
+        ),
     ] = None,
     experts: ExpertsOption = "int8",
+    dense: DenseOption = None,
     tokenizer: TokenizerOption = None,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
@@ -49,8 +62,10 @@ def export(
     from molkv_model.checkpoint import Checkpoint
 
     backends = tuple(backend or ["onnx"])
-    ExportConfig(checkpoint, out, backends, experts, tokenizer, force)
-    plan = make_plan(Checkpoint(checkpoint), experts, tokenizer)
+    config = ExportConfig(
+        checkpoint, out, backends, experts, tokenizer, force, parse_precisions(dense)
+    )
+    plan = make_plan(Checkpoint(checkpoint), experts, tokenizer, precisions=config.precisions)
     if dry_run:
         if as_json:
             print_json({"out": str(out), **dataclasses.asdict(plan)})
@@ -58,6 +73,7 @@ def export(
             output_console().print(plan_table(plan))
         return
     with progress_bar() as bar:
+        passes = ShownPasses(bar)
         bundle = run_export(
             checkpoint,
             out,
@@ -65,23 +81,49 @@ def export(
             experts,
             tokenizer=tokenizer,
             force=force,
-            on_progress=report_passes(bar),
+            dense=config.precisions,
+            on_progress=passes.report,
         )
     parity = bundle.manifest.parity
     assert parity is not None  # noqa: S101 - export always verifies; for the type checker
     if as_json:
-        print_json(export_json(bundle, parity))
+        print_json(export_json(bundle, parity, passes.costs))
     else:
-        output_console().print(plan_table(plan, title=f"Exported {out}"))
+        console = output_console()
+        console.print(plan_table(plan, title=f"Exported {out}"))
+        console.print(passes.table())
         print_verdict(parity)
     if not parity.passed:
         raise typer.Exit(1)
 
 
-def export_json(bundle: Bundle, parity: ParityEntry) -> dict[str, Any]:
-    """Where the bundle is, its files with their bytes, and the verdict."""
+def parse_precisions(given: list[str] | None) -> str | dict[str, str] | None:
+    """What ``--dense`` means: one precision for all backends, or one for each that is named.
+
+    Raises:
+        UsageError: both, or one backend twice.
+    """
+    if not given:
+        return None
+    pairs = [text.rpartition("=") for text in given]
+    named = {backend: precision for backend, equals, precision in pairs if equals}
+    if not named and len(given) == 1:
+        return given[0]
+    if len(named) < len(given):
+        raise UsageError(
+            f"--dense is {' and '.join(given)}",
+            fix="give one precision for all, or BACKEND=PRECISION once for each backend",
+        )
+    return named
+
+
+def export_json(
+    bundle: Bundle, parity: ParityEntry, costs: Mapping[str, PassCost]
+) -> dict[str, Any]:
+    """Where the bundle is, its files with their bytes, what each pass took, and the verdict."""
     files = {entry.name: entry.bytes for entry in bundle.manifest.files}
-    return {"out": str(bundle.path), "files": files, **verdict_json(parity)}
+    passes = [{"name": name, **dataclasses.asdict(cost)} for name, cost in costs.items()]
+    return {"out": str(bundle.path), "files": files, "passes": passes, **verdict_json(parity)}
 
 
 def plan_table(plan: ExportPlan, title: str = "Plan") -> RenderableType:
@@ -98,15 +140,34 @@ def plan_table(plan: ExportPlan, title: str = "Plan") -> RenderableType:
     return facts_table(title, facts)
 
 
-def report_passes(bar: Progress) -> Callable[[ExportProgress], None]:
-    """A callback that shows one task for each pass of an export."""
-    tasks: dict[str, TaskID] = {}
+class ShownPasses:
+    """One progress task for each pass of an export, and what each of them took.
 
-    def report(progress: ExportProgress) -> None:
-        if progress.name not in tasks:
-            for task in tasks.values():
-                bar.update(task, completed=bar.tasks[task].total)
-            tasks[progress.name] = bar.add_task(progress.name, total=progress.total)
-        bar.update(tasks[progress.name], completed=progress.done)
+    Args:
+        bar: where the tasks are shown.
 
-    return report
+    Attributes:
+        costs: of the passes that are done, by name.
+    """
+
+    def __init__(self, bar: Progress) -> None:
+        self.costs: dict[str, PassCost] = {}
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def report(self, progress: ExportProgress) -> None:
+        """What an export is to call."""
+        if progress.name not in self._tasks:
+            self._tasks[progress.name] = self._bar.add_task(progress.name, total=progress.total)
+        self._bar.update(self._tasks[progress.name], completed=progress.done)
+        if progress.cost is not None:
+            self.costs[progress.name] = progress.cost
+
+    def table(self) -> RenderableType:
+        """Seconds and peak memory of every pass."""
+        table = Table(title="Passes", title_justify="left", title_style="bold")
+        for column in ("pass", "seconds", "peak memory"):
+            table.add_column(column, justify="left" if column == "pass" else "right")
+        for name, cost in self.costs.items():
+            table.add_row(escape(name), f"{cost.seconds:.1f}", size(cost.peak_memory_bytes))
+        return table

@@ -59,7 +59,7 @@ def _summary(manifest: Manifest) -> dict[str, str]:
             f"{model.num_experts} a layer, {manifest.quantization.experts} rows, "
             f"window of {model.expert_window} tokens"
         )
-    facts["dense graph"] = f"{manifest.quantization.dense}: {', '.join(manifest.backends)}"
+    facts["dense graph"] = manifest.dense_precisions
     if manifest.tokenizer is None:
         facts["tokenizer"] = "none: ids in, ids out"
     else:

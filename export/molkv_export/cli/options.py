@@ -10,7 +10,9 @@ import typer
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = [
+    "BackendOption",
     "BundleArgument",
+    "DenseOption",
     "EngineOption",
     "ExpertsOption",
     "ForceOption",
@@ -24,6 +26,12 @@ MOST_THREADS = 1024
 
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="A folder that `molkv export` wrote.")
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Whose dense graph to run.", show_default="onnx, if it is there"
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object instead, for machines.")
@@ -49,3 +57,12 @@ TokenizerOption = Annotated[
     typer.Option(metavar="FILE", help="A tokenizer.json.", show_default="the checkpoint's"),
 ]
 ExpertsOption = Annotated[ExpertPrecision, typer.Option(help="Precision of the expert rows.")]
+DenseOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[BACKEND=]NAME",
+        help="Precision of the dense weights: fp32 (onnx, executorch), fp16 (coreml), int8, int4 "
+        "(executorch, coreml), palettized4 (coreml). Repeat with BACKEND= for several backends.",
+        show_default="fp32; coreml fp16",
+    ),
+]

@@ -10,7 +10,13 @@ import typer
 from rich.console import RenderableType
 
 from molkv_export.cli.console import error_console, facts_table, print_json, size
-from molkv_export.cli.options import BundleArgument, EngineOption, JsonOption, ThreadsOption
+from molkv_export.cli.options import (
+    BackendOption,
+    BundleArgument,
+    EngineOption,
+    JsonOption,
+    ThreadsOption,
+)
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import UsageError
 from molkv_runtime.sampler import SamplingConfig
@@ -33,6 +39,7 @@ def run(
     min_p: Annotated[float, typer.Option(help="Keep tokens above this share of the best.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the random generator.")] = 0,
     engine: EngineOption = "native",
+    backend: BackendOption = None,
     threads: ThreadsOption = None,
     chunk: Annotated[int, typer.Option(help="Prompt tokens that run at once.", min=1)] = 128,
     as_json: JsonOption = False,
@@ -44,7 +51,9 @@ def run(
     if (prompt is None) == (ids is None):
         raise UsageError("there is no prompt, or two", fix="give either --prompt or --ids")
     sampling = SamplingConfig(temperature, top_k, top_p, min_p, seed)
-    with Session(Bundle.open(bundle), engine=engine, threads=threads, chunk=chunk) as session:
+    with Session(
+        Bundle.open(bundle), backend=backend, engine=engine, threads=threads, chunk=chunk
+    ) as session:
         prompt_ids = _parse_ids(ids) if ids is not None else session.encode(checked_text(prompt))
         tokens = session.generate(prompt_ids, max_new_tokens=max_tokens, sampling=sampling)
         if as_json:

@@ -12,7 +12,7 @@ from rich.table import Table
 from molkv_export.cli.console import error_console, output_console, print_json, warn
 from molkv_export.cli.options import BundleArgument, JsonOption
 from molkv_runtime.bundle import Bundle
-from molkv_runtime.manifest import ParityEntry
+from molkv_runtime.manifest import EVALUATED, ParityEntry
 
 __all__ = ["print_verdict", "verdict_json", "verify"]
 
@@ -24,6 +24,14 @@ def verify(
         typer.Option(
             metavar="DIR",
             help="The bundle's checkpoint: rows are computed anew, logits compared with torch.",
+        ),
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Verify this graph only, and record nothing; repeatable.",
+            show_default="all",
         ),
     ] = None,
     record: Annotated[
@@ -45,13 +53,14 @@ def verify(
         verdict = run_verify(
             opened,
             checkpoint=source,
+            backends=backend,
             on_rung=lambda rung: status.update(f"done: {escape(rung.name)}"),
         )
     if as_json:
         print_json(verdict_json(verdict))
     else:
         print_verdict(verdict)
-    if record:
+    if record and backend is None:
         try:
             record_verdict(opened, verdict)
         except OSError as error:
@@ -77,6 +86,11 @@ def print_verdict(verdict: ParityEntry) -> None:
         )
     console = output_console()
     console.print(table)
+    if any(EVALUATED in rung.name for rung in verdict.rungs):
+        console.print(
+            "There is no Core ML on this system: rungs that say "
+            f'"{EVALUATED}" evaluated the saved program op by op instead of running it.'
+        )
     console.print(
         "[bold green]parity: passed[/]" if verdict.passed else "[bold red]parity: FAILED[/]"
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +13,7 @@ from molkv_runtime.engines import ExpertPlanes
 from molkv_runtime.errors import BundleError
 from molkv_runtime.manifest import Manifest
 from molkv_runtime.onnx_runtime import onnxruntime
+from molkv_runtime.sessions.metadata import check_metadata
 
 __all__ = ["OnnxGraph"]
 
@@ -67,8 +65,11 @@ class OnnxGraph:
         operator_library: Path | None = None,
     ) -> None:
         self.model = model = manifest.model
+        self.chunk = model.max_position_embeddings  # any length
         self._session = _load(file, threads, operator_library)
-        _check_metadata(file, self._session.get_modelmeta().custom_metadata_map, manifest)
+        check_metadata(
+            file, self._session.get_modelmeta().custom_metadata_map, manifest, backend="onnx"
+        )
         shape = (1, model.num_key_value_heads, model.max_position_embeddings, model.head_dim)
         self._cache = {
             f"{kind}.{layer}": _tensor(np.zeros(shape, np.float32))
@@ -129,26 +130,6 @@ class OnnxGraph:
                     if plane is not None:
                         io_binding.bind_ortvalue_input(f"expert_{kind}.{layer}", _tensor(plane))
         return io_binding
-
-
-def _check_metadata(file: Path, metadata: Mapping[str, str], manifest: Manifest) -> None:
-    """The graph states what it was lowered from; a manifest that says otherwise is not its own."""
-    try:
-        config = json.loads(metadata.get("molkv.config", "{}"))
-    except ValueError:
-        config = {}
-    facts = {
-        "identity": (metadata.get("molkv.identity"), manifest.identity),
-        "experts": (metadata.get("molkv.experts"), manifest.quantization.experts or "none"),
-    }
-    for name, value in msgspec.to_builtins(manifest.model).items():
-        facts[name] = (config.get(name), value)
-    for name, (found, expected) in facts.items():
-        if found != expected:
-            raise BundleError(
-                f"{file}: {name} is {found}, the manifest says {expected}",
-                fix="graph and manifest must come from one export",
-            )
 
 
 def _tensor(array: NDArray[Any]) -> Any:

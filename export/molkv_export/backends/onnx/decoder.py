@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from molkv_export.backends.lowered_graph import LoweredGraph
 from molkv_export.backends.onnx.expert_attention_function import (
     OPERATOR,
     ExpertAttentionShape,
@@ -30,9 +31,10 @@ from molkv_export.errors import ExportError
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
+from molkv_runtime.manifest import BackendEntry
 from molkv_runtime.row_geometry import ExpertPrecision
 
-__all__ = ["MODEL_FILE", "required_operators", "write_dense_graph"]
+__all__ = ["MODEL_FILE", "check_model", "required_operators", "write_dense_graph"]
 
 MODEL_FILE = "dense.onnx"
 DATA_FILE = "dense.onnx.data"
@@ -46,9 +48,24 @@ def required_operators(config: ModelConfig) -> dict[str, int]:
     return operators | {NAMESPACE_MOLKV: 1} if config.has_experts else operators
 
 
+def check_model(config: ModelConfig) -> None:
+    """Check that ONNX Runtime's operators can compute a model.
+
+    Raises:
+        ExportError: the head size is one that its attention cannot rotate.
+    """
+    if config.head_dim % _ROTARY_MULTIPLE:
+        raise ExportError(
+            f"self-attention heads are {config.head_dim} wide "
+            f"(hidden_size {config.hidden_size} / num_attention_heads "
+            f"{config.num_attention_heads})",
+            fix=f"the ONNX backend rotates multiples of {_ROTARY_MULTIPLE} only",
+        )
+
+
 def write_dense_graph(
     checkpoint: Checkpoint, folder: Path, experts: ExpertPrecision, identity: str
-) -> list[Path]:
+) -> LoweredGraph:
     """Write ``dense.onnx`` and ``dense.onnx.data``.
 
     Args:
@@ -58,17 +75,13 @@ def write_dense_graph(
         identity: the checkpoint's, in hexadecimal; kept in the model's metadata.
 
     Returns:
-        the files written.
+        the files written and the operators that they need.
 
     Raises:
         ExportError: the head size is one that ONNX Runtime's attention cannot rotate.
     """
     config = checkpoint.config
-    if config.head_dim % _ROTARY_MULTIPLE:
-        raise ExportError(
-            f"{checkpoint.path}: self-attention heads are {config.head_dim} wide",
-            fix=f"the ONNX backend rotates multiples of {_ROTARY_MULTIPLE} only",
-        )
+    check_model(config)
     with GraphBuilder(folder / DATA_FILE) as graph:
         _Decoder(graph, checkpoint, experts).build()
         functions = []
@@ -91,7 +104,15 @@ def write_dense_graph(
         model = graph.model("molkv_dense_graph", functions, operators, metadata)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(folder / MODEL_FILE))
-    return [folder / MODEL_FILE, folder / DATA_FILE]
+    entry = BackendEntry(
+        graph=MODEL_FILE,
+        dense="fp32",
+        operators=operators,
+        delegates=[],
+        limits=None,
+        compute_units=None,
+    )
+    return LoweredGraph([folder / MODEL_FILE, folder / DATA_FILE], entry)
 
 
 class _Decoder:

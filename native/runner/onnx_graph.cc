@@ -1,7 +1,8 @@
-#include "dense_graph.h"
+#include "onnx_graph.h"
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include "molkv_handles.h"
 #include "runner_error.h"
@@ -15,6 +16,11 @@ constexpr auto kInt64 = ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 
 std::string OfLayer(const char* name, size_t layer) {
   return std::string(name) + "." + std::to_string(layer);
+}
+
+ort::ONNXTensorElementDataType ElementType(molkv_data_type dtype) {
+  if (dtype == MOLKV_INT8) return ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+  return dtype == MOLKV_FLOAT16 ? ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : kFloat;
 }
 
 // Elements of a tensor of floats; refuses more than memory can address.
@@ -32,20 +38,23 @@ size_t FloatCount(const std::string& file, const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-DenseGraph::DenseGraph(const OnnxRuntime& runtime, const GraphOptions& options,
-                       const Manifest& manifest)
-    : runtime_(runtime),
+OnnxGraph::OnnxGraph(const std::string& library, const OnnxGraphOptions& options,
+                     const Manifest& manifest)
+    : DenseGraph(manifest.model, static_cast<size_t>(manifest.model.max_position_embeddings)),
+      runtime_(library),
       file_(options.file),
-      cannot_run_(file_ + ": ONNX Runtime " + runtime.version() + " cannot run it"),
-      model_(manifest.model),
-      session_(LoadGraph(runtime, options, manifest)),
-      run_options_(runtime.Make<ort::OrtRunOptions>(file_, &ort::OrtApi::CreateRunOptions)) {
+      cannot_run_(file_ + ": ONNX Runtime " + runtime_.version() + " cannot run it"),
+      session_(LoadOnnxGraph(runtime_, options, manifest)),
+      run_options_(runtime_.Make<ort::OrtRunOptions>(file_, &ort::OrtApi::CreateRunOptions)) {
+  for (ExpertPlane& plane : ListExpertPlanes(manifest)) {
+    const auto type = ElementType(plane.dtype);
+    planes_.push_back({std::move(plane), type});
+  }
   AllocateCache();
-  ListPlanes(manifest);
 }
 
-const float* DenseGraph::Run(const int64_t* token_ids, size_t count, int64_t position,
-                             const molkv_window* window, const std::vector<int64_t>& logits_index) {
+const float* OnnxGraph::Run(const int64_t* token_ids, size_t count, int64_t position,
+                            const molkv_window* window, const std::vector<int64_t>& logits_index) {
   const bool single = count == 1 && logits_index.size() == 1;
   std::unique_ptr<Step>& step = single ? decode_ : prefill_;
   if (step == nullptr || step->token_ids.size() != count ||
@@ -57,48 +66,28 @@ const float* DenseGraph::Run(const int64_t* token_ids, size_t count, int64_t pos
   step->position = position;
   // The view slides with every token, and is as cheap to bind anew as to look up.
   if (window != nullptr) BindPlanes(step->binding.get(), *window);
-  const Stopwatch engine(&engine_seconds_);
+  const Stopwatch engine(engine_seconds_sum());
   runtime_.Call(cannot_run_, &ort::OrtApi::RunWithBinding, session_.get(), run_options_.get(),
                 step->binding.get());
   return step->logits.data();
 }
 
-void DenseGraph::AllocateCache() {
-  const int64_t head_size = model_.hidden_size / model_.num_attention_heads;
-  cache_shape_ = {1, model_.num_key_value_heads, model_.max_position_embeddings, head_size};
+void OnnxGraph::AllocateCache() {
+  const int64_t head_size = model().hidden_size / model().num_attention_heads;
+  cache_shape_ = {1, model().num_key_value_heads, model().max_position_embeddings, head_size};
   const size_t count = FloatCount(file_, cache_shape_);
-  for (int64_t i = 0; i < 2 * model_.num_hidden_layers; ++i) {
+  for (int64_t i = 0; i < 2 * model().num_hidden_layers; ++i) {
     // calloc leaves pages untouched until a step writes them.
     cache_.emplace_back(static_cast<float*>(std::calloc(count, sizeof(float))));
     if (cache_.back() == nullptr) throw std::bad_alloc();
   }
 }
 
-void DenseGraph::ListPlanes(const Manifest& manifest) {
-  if (model_.architecture == "dense") return;
-  const bool keys = model_.architecture == "molkv";
-  const bool quantized = manifest.expert_precision == "int8";
-  const auto stored = quantized ? ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8
-                                : ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
-  const int64_t experts = model_.num_experts;
-  const int64_t key_size = model_.expert_query_heads * model_.expert_key_size;
-  for (uint32_t layer = 0; layer < model_.num_hidden_layers; ++layer) {
-    const auto add = [&](const char* name, molkv_plane_kind kind,
-                         ort::ONNXTensorElementDataType type, std::vector<int64_t> shape) {
-      planes_.push_back({OfLayer(name, layer), layer, kind, type, std::move(shape)});
-    };
-    if (keys) add("expert_keys", MOLKV_KEYS, stored, {0, experts, key_size});
-    if (keys && quantized) add("expert_key_scales", MOLKV_KEY_SCALES, kFloat, {0, experts});
-    add("expert_values", MOLKV_VALUES, stored, {0, experts, model_.hidden_size});
-    if (quantized) add("expert_value_scales", MOLKV_VALUE_SCALES, kFloat, {0, experts});
-  }
-}
-
-std::unique_ptr<DenseGraph::Step> DenseGraph::MakeStep(size_t tokens, size_t logits_rows) {
+std::unique_ptr<OnnxGraph::Step> OnnxGraph::MakeStep(size_t tokens, size_t logits_rows) {
   auto step = std::make_unique<Step>();
   step->token_ids.resize(tokens);
   step->logits_index.resize(logits_rows);
-  step->logits.resize(logits_rows * static_cast<size_t>(model_.vocab_size));
+  step->logits.resize(logits_rows * static_cast<size_t>(model().vocab_size));
   step->binding =
       runtime_.Make<ort::OrtIoBinding>(file_, &ort::OrtApi::CreateIoBinding, session_.get());
   ort::OrtIoBinding* binding = step->binding.get();
@@ -113,13 +102,13 @@ std::unique_ptr<DenseGraph::Step> DenseGraph::MakeStep(size_t tokens, size_t log
   bind_integers("logits_index", step->logits_index.data(), {logits_count});
   if (!planes_.empty()) bind_integers("expert_start", &expert_start_, {1});
   const auto logits = runtime_.Tensor(step->logits.data(), step->logits.size() * sizeof(float),
-                                      {1, logits_count, model_.vocab_size}, kFloat);
+                                      {1, logits_count, model().vocab_size}, kFloat);
   BindOutput(binding, "logits", logits.get());
   BindCache(binding);
   return step;
 }
 
-void DenseGraph::BindCache(ort::OrtIoBinding* binding) {
+void OnnxGraph::BindCache(ort::OrtIoBinding* binding) {
   const size_t bytes = FloatCount(file_, cache_shape_) * sizeof(float);
   for (size_t i = 0; i < cache_.size(); ++i) {
     const auto tensor = runtime_.Tensor(cache_[i].get(), bytes, cache_shape_, kFloat);
@@ -129,25 +118,26 @@ void DenseGraph::BindCache(ort::OrtIoBinding* binding) {
   }
 }
 
-void DenseGraph::BindPlanes(ort::OrtIoBinding* binding, const molkv_window& window) {
+void OnnxGraph::BindPlanes(ort::OrtIoBinding* binding, const molkv_window& window) {
   for (PlaneInput& input : planes_) {
+    ExpertPlane& wanted = input.plane;
     molkv_plane plane;
-    CallMolkv(molkv_window_plane, &window, input.layer, input.kind, &plane);
-    input.shape[0] = static_cast<int64_t>(plane.rows);
+    CallMolkv(molkv_window_plane, &window, wanted.layer, wanted.kind, &plane);
+    wanted.shape[0] = static_cast<int64_t>(plane.rows);
     const auto tensor =
-        runtime_.Tensor(plane.data, plane.rows * plane.row_bytes, input.shape, input.type);
+        runtime_.Tensor(plane.data, plane.rows * plane.row_bytes, wanted.shape, input.type);
     // The binding holds the tensor for as long as it needs it.
-    BindInput(binding, input.name, tensor.get());
+    BindInput(binding, wanted.name, tensor.get());
   }
 }
 
-void DenseGraph::BindInput(ort::OrtIoBinding* binding, const std::string& name,
-                           const ort::OrtValue* value) {
+void OnnxGraph::BindInput(ort::OrtIoBinding* binding, const std::string& name,
+                          const ort::OrtValue* value) {
   runtime_.Call(file_, &ort::OrtApi::BindInput, binding, name.c_str(), value);
 }
 
-void DenseGraph::BindOutput(ort::OrtIoBinding* binding, const std::string& name,
-                            const ort::OrtValue* value) {
+void OnnxGraph::BindOutput(ort::OrtIoBinding* binding, const std::string& name,
+                           const ort::OrtValue* value) {
   runtime_.Call(file_, &ort::OrtApi::BindOutput, binding, name.c_str(), value);
 }
 

@@ -1,7 +1,7 @@
-// Loads a dense graph and checks that it is the manifest's.
+// Loads a dense graph into ONNX Runtime and checks that it is the manifest's.
 
-#ifndef MOLKV_RUNNER_GRAPH_FILE_H_
-#define MOLKV_RUNNER_GRAPH_FILE_H_
+#ifndef MOLKV_RUNNER_ONNX_GRAPH_FILE_H_
+#define MOLKV_RUNNER_ONNX_GRAPH_FILE_H_
 
 #include <string>
 
@@ -10,7 +10,7 @@
 
 namespace molkv::runner {
 
-struct GraphOptions {
+struct OnnxGraphOptions {
   std::string file;              // dense.onnx; its data lies beside it
   int threads = 1;               // of the graph engine
   std::string operator_library;  // libmolkv_ort; empty: the function inside the file is run
@@ -18,9 +18,9 @@ struct GraphOptions {
 
 // Throws RunnerError if the graph cannot be loaded, is another checkpoint's, or has other inputs
 // than docs/graph.md says.
-OrtHandle<ort::OrtSession> LoadGraph(const OnnxRuntime& runtime, const GraphOptions& options,
-                                     const Manifest& manifest);
+OrtHandle<ort::OrtSession> LoadOnnxGraph(const OnnxRuntime& runtime,
+                                         const OnnxGraphOptions& options, const Manifest& manifest);
 
 }  // namespace molkv::runner
 
-#endif  // MOLKV_RUNNER_GRAPH_FILE_H_
+#endif  // MOLKV_RUNNER_ONNX_GRAPH_FILE_H_

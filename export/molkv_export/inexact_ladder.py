@@ -1,0 +1,221 @@
+"""Rungs 4 to 6 for graphs that do not compute in float32, or not with the trained weights.
+
+Two questions are kept apart. Does the graph compute what torch computes **with the weights that it
+stores**? That is asked at the tolerance of its arithmetic, whatever the compression. And how far is
+it from the trained weights? That is compression's cost, and its limits only catch what is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molkv_export.divergence import Comparison, Divergence, compare_logits
+from molkv_export.golden import golden_logits
+from molkv_export.reference import ReferenceSession
+from molkv_export.rungs import (
+    PrecisionLimits,
+    at_least,
+    at_most,
+    difference,
+    distance,
+    listed,
+    nearest_to_limit,
+)
+from molkv_model.checkpoint import Checkpoint
+from molkv_runtime.blob import Blob
+from molkv_runtime.bundle import Bundle
+from molkv_runtime.golden import GoldenCase
+from molkv_runtime.manifest import RungEntry
+from molkv_runtime.session import Session
+
+__all__ = ["InexactLadder", "StoredWeights"]
+
+_CHUNKS = (1, 7)
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What the reference is to compute with.
+
+    Attributes:
+        exact: whether they are the trained weights, as close as the graph's arithmetic is.
+        reference: makes a session on them and the bundle's rows; None where nobody can tell what
+            they are.
+    """
+
+    exact: bool
+    reference: Callable[[Checkpoint, Blob | None], ReferenceSession] | None = None
+
+
+class InexactLadder:
+    """The rungs of one graph.
+
+    Args:
+        bundle: an open bundle.
+        session: of the graph.
+        limits: of its precision.
+        stored: the weights that it computes with.
+        checkpoint: where the bundle came from; without it the rungs that need torch are left out.
+        reference: a session on the trained weights, where there is one already.
+        suffix: how the names of the rungs end.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        session: Session,
+        limits: PrecisionLimits,
+        stored: StoredWeights,
+        *,
+        checkpoint: Checkpoint | None,
+        reference: ReferenceSession | None,
+        suffix: str = "",
+    ) -> None:
+        self.bundle = bundle
+        self.session = session
+        self.limits = limits
+        self.stored = stored
+        self.checkpoint = checkpoint
+        self.reference = reference
+        self.suffix = suffix
+        self.cases = bundle.load_golden().cases
+
+    def climb(self) -> Iterator[RungEntry]:
+        """Climb the rungs that apply."""
+        yield self._chunks()
+        if self.stored.exact:
+            yield self._recorded_logits()
+        if self.checkpoint is not None:
+            yield from self._torch(self.checkpoint)
+        elif self.stored.exact:
+            yield self._golden_tokens()
+
+    def _torch(self, checkpoint: Checkpoint) -> Iterator[RungEntry]:
+        blob = self.bundle.open_experts()
+        try:
+            trained = self.reference or ReferenceSession(checkpoint, blob)
+            stored = trained if self.stored.exact else None
+            if self.stored.reference is not None:
+                stored = self.stored.reference(checkpoint, blob)
+            yield from self._logits(trained, stored)
+            if stored is not None:
+                yield self._greedy_tokens(stored)
+        finally:
+            if blob is not None:
+                blob.close()
+
+    def _chunks(self) -> RungEntry:
+        """Prefill of the longest prompt as the graph cuts it, in small chunks, token by token."""
+        case = max(self.cases, key=lambda case: len(case.prompt_ids))
+        ids, worst = case.prompt_ids, 0.0
+        window = self.bundle.manifest.model.expert_window
+        lengths = {window, window + 1, len(ids) // 2, len(ids)}
+        checked = sorted(length for length in lengths if 0 < length <= len(ids))
+        for length in checked:
+            whole = self._logits_after(ids[:length], length)
+            for chunk in _CHUNKS:
+                worst = max(worst, distance(self._logits_after(ids[:length], chunk), whole))
+        detail = f"{listed(checked)} tokens in chunks of {listed(_CHUNKS)}"
+        return self._at_most("4 prefill in chunks", worst, self._tolerance(case), detail)
+
+    def _logits_after(self, ids: list[int], chunk: int) -> NDArray[np.float32]:
+        self.session.reset()
+        for first in range(0, len(ids), chunk):
+            logits = self.session.prefill(ids[first : first + chunk])
+        return logits
+
+    def _recorded_logits(self) -> RungEntry:
+        pairs = [(self._recorded_distance(case), self._tolerance(case)) for case in self.cases]
+        detail = f"{len(self.cases)} prompts"
+        return self._at_most("5 logits: recorded", *nearest_to_limit(pairs), detail)
+
+    def _recorded_distance(self, case: GoldenCase) -> float:
+        recorded = case.logits
+        logits = self._logits_after(case.prompt_ids, len(case.prompt_ids))
+        ours = golden_logits(logits)
+        pairs = [
+            *zip(logits[recorded.token_ids].tolist(), recorded.values, strict=True),
+            (ours.mean, recorded.mean),
+            (ours.root_mean_square, recorded.root_mean_square),
+        ]
+        return max(difference(first, second) for first, second in pairs)
+
+    def _logits(
+        self, trained: ReferenceSession, stored: ReferenceSession | None
+    ) -> Iterator[RungEntry]:
+        """After each prompt and each token of its continuation, beside one torch or two."""
+        pairs, parts = list[tuple[float, float]](), list[Divergence]()
+        for case in self.cases:
+            tolerance = self._tolerance(case)
+            ids = (case.prompt_ids + case.greedy)[: self.session.context]
+            ours = self._every_logits(ids, len(case.prompt_ids))
+            theirs = self._reference_logits(trained, ids, len(ours))
+            near_tie = tolerance if self.stored.exact else 0.0
+            parts.append(compare_logits(ours, theirs, near_tie=near_tie))
+            if stored is not None:
+                if stored is not trained:
+                    theirs = self._reference_logits(stored, ids, len(ours))
+                pairs.append((distance(ours, theirs), tolerance))
+        comparison, limits = Comparison.of(parts), self.limits
+        positions = f"{comparison.same_top1.count} positions"
+        if stored is not None:
+            name = "5 logits: max-abs to torch on the stored weights"
+            yield self._at_most(name, *nearest_to_limit(pairs), positions)
+        nats, same = comparison.kl_divergence.mean, comparison.same_top1.mean
+        yield self._at_most("5 logits: KL divergence", nats, limits.nats, "nats")
+        name = f"5 logits: same top-1{self.suffix}"
+        yield at_least(name, same, limits.same_top1, positions)
+
+    def _every_logits(self, ids: list[int], prompt: int) -> NDArray[np.float32]:
+        """Of the prompt's last token and every one that follows, each a step."""
+        logits = [self._logits_after(ids[:prompt], prompt)]
+        logits += [self.session.step(token).copy() for token in ids[prompt:]]
+        return np.stack(logits)
+
+    def _reference_logits(
+        self, reference: ReferenceSession, ids: list[int], count: int
+    ) -> NDArray[np.float32]:
+        reference.reset()
+        return reference.run(ids)[-count:]
+
+    def _greedy_tokens(self, stored: ReferenceSession) -> RungEntry:
+        """Our greedy tokens; each may only be as far below torch's best as two errors allow."""
+        pairs, same, count = list[tuple[float, float]](), 0, 0
+        for case in self.cases:
+            length = max(1, len(case.greedy))
+            tokens = self.session.generate(case.prompt_ids, max_new_tokens=length, stop_ids=())
+            ours = [token.id for token in tokens]
+            stored.reset()
+            logits = stored.run(case.prompt_ids + ours[:-1])[len(case.prompt_ids) - 1 :]
+            lead = logits.max(axis=-1) - logits[np.arange(len(ours)), ours]
+            pairs.append((float(lead.max()), 2 * self._tolerance(case)))
+            same += sum(a == b for a, b in zip(ours, case.greedy, strict=False))
+            count += len(ours)
+        return self._tokens_rung(pairs, f"{same} of {count} as recorded")
+
+    def _golden_tokens(self) -> RungEntry:
+        """The recorded tokens; each may only be as far below our best as two errors allow."""
+        pairs = []
+        for case in self.cases:
+            logits = self._logits_after(case.prompt_ids, len(case.prompt_ids))
+            worst = 0.0
+            for place, token in enumerate(case.greedy):
+                worst = max(worst, float(logits.max() - logits[token]))
+                if place + 1 < len(case.greedy):
+                    logits = self.session.step(token)
+            pairs.append((worst, 2 * self._tolerance(case)))
+        return self._tokens_rung(pairs, f"{sum(len(case.greedy) for case in self.cases)} tokens")
+
+    def _tokens_rung(self, pairs: list[tuple[float, float]], detail: str) -> RungEntry:
+        name = "6 greedy tokens: below the best logit"
+        return self._at_most(name, *nearest_to_limit(pairs), detail)
+
+    def _tolerance(self, case: GoldenCase) -> float:
+        return self.limits.tolerance_factor * case.logits_tolerance
+
+    def _at_most(self, name: str, figure: float, limit: float, detail: str) -> RungEntry:
+        return at_most(f"{name}{self.suffix}", figure, limit, detail)

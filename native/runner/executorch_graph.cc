@@ -1,0 +1,68 @@
+#include "executorch_graph.h"
+
+#include "executorch_program.h"
+#include "executorch_runtime.h"
+#include "molkv_handles.h"
+#include "runner_error.h"
+#include "statistics.h"
+
+namespace molkv::runner {
+namespace {
+
+using ::executorch::aten::ScalarType;
+
+// What the program was compiled for; CheckProgram compares it with the program itself.
+const LimitsEntry& Limits(const Manifest& manifest) {
+  const auto& limits = manifest.backends.at("executorch").limits;
+  constexpr int64_t kMost = int64_t{1} << 24;
+  if (limits && limits->chunk >= 1 && limits->chunk <= kMost) return *limits;
+  const std::string found = limits ? "chunk is " + std::to_string(limits->chunk) : "is missing";
+  throw RunnerError("manifest.json: backends.executorch.limits " + found, "export again");
+}
+
+ScalarType ElementType(molkv_data_type dtype) {
+  if (dtype == MOLKV_INT8) return ScalarType::Char;
+  return dtype == MOLKV_FLOAT16 ? ScalarType::Half : ScalarType::Float;
+}
+
+}  // namespace
+
+ExecutorchGraph::ExecutorchGraph(const ExecutorchGraphOptions& options, const Manifest& manifest)
+    : DenseGraph(manifest.model, static_cast<size_t>(Limits(manifest).chunk)) {
+  if (!options.operator_library.empty()) LoadExecutorchOperators(options.operator_library);
+  StartExecutorch();  // afterwards: such a library may direct messages elsewhere
+  RequireExecutorch(manifest.backends.at("executorch"));
+  SetExecutorchThreads(options.threads);
+  program_ = std::make_unique<ExecutorchProgram>(options.file, manifest);
+  planes_ = ListExpertPlanes(manifest);
+}
+
+ExecutorchGraph::~ExecutorchGraph() = default;
+
+const float* ExecutorchGraph::Run(const int64_t* token_ids, size_t count, int64_t position,
+                                  const molkv_window* window,
+                                  const std::vector<int64_t>& logits_index) {
+  const bool single = count == 1 && logits_index.size() == 1;
+  token_ids_.assign(token_ids, token_ids + count);
+  logits_index_ = logits_index;
+  position_ = position;
+  // In the order of the method's inputs.
+  ProgramInputs inputs;
+  inputs.Add(token_ids_.data(), {1, static_cast<int64_t>(count)}, ScalarType::Long);
+  inputs.Add(&position_, {1}, ScalarType::Long);
+  if (window != nullptr) inputs.Add(&expert_start_, {1}, ScalarType::Long);
+  for (ExpertPlane& wanted : planes_) {
+    molkv_plane plane;
+    CallMolkv(molkv_window_plane, window, wanted.layer, wanted.kind, &plane);
+    wanted.shape[0] = static_cast<int64_t>(plane.rows);
+    inputs.Add(plane.data, wanted.shape, ElementType(wanted.dtype));
+  }
+  if (!single) {
+    const auto rows = static_cast<int64_t>(logits_index_.size());
+    inputs.Add(logits_index_.data(), {rows}, ScalarType::Long);
+  }
+  const Stopwatch engine(engine_seconds_sum());
+  return single ? program_->Decode(inputs) : program_->Prefill(inputs);
+}
+
+}  // namespace molkv::runner
