@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molkv_export.divergence import Comparison, Divergence, compare_logits
-from molkv_export.golden import golden_logits
+from molkv_export.prefill_rungs import chunks_rung, logits_after, recorded_rung
 from molkv_export.reference import ReferenceSession
 from molkv_export.rungs import (
     PrecisionLimits,
     at_least,
     at_most,
-    difference,
     distance,
-    listed,
     nearest_to_limit,
 )
 from molkv_model.checkpoint import Checkpoint
@@ -86,9 +84,14 @@ class InexactLadder:
 
     def climb(self) -> Iterator[RungEntry]:
         """Climb the rungs that apply."""
-        yield self._chunks()
+        factor = self.limits.tolerance_factor
+        yield chunks_rung(
+            self.session, self.cases, _CHUNKS, tolerance_factor=factor, suffix=self.suffix
+        )
         if self.stored.exact:
-            yield self._recorded_logits()
+            yield recorded_rung(
+                self.session, self.cases, tolerance_factor=factor, suffix=self.suffix
+            )
         if self.checkpoint is not None:
             yield from self._torch(self.checkpoint)
         elif self.stored.exact:
@@ -107,42 +110,6 @@ class InexactLadder:
         finally:
             if blob is not None:
                 blob.close()
-
-    def _chunks(self) -> RungEntry:
-        """Prefill of the longest prompt as the graph cuts it, in small chunks, token by token."""
-        case = max(self.cases, key=lambda case: len(case.prompt_ids))
-        ids, worst = case.prompt_ids, 0.0
-        window = self.bundle.manifest.model.expert_window
-        lengths = {window, window + 1, len(ids) // 2, len(ids)}
-        checked = sorted(length for length in lengths if 0 < length <= len(ids))
-        for length in checked:
-            whole = self._logits_after(ids[:length], length)
-            for chunk in _CHUNKS:
-                worst = max(worst, distance(self._logits_after(ids[:length], chunk), whole))
-        detail = f"{listed(checked)} tokens in chunks of {listed(_CHUNKS)}"
-        return self._at_most("4 prefill in chunks", worst, self._tolerance(case), detail)
-
-    def _logits_after(self, ids: list[int], chunk: int) -> NDArray[np.float32]:
-        self.session.reset()
-        for first in range(0, len(ids), chunk):
-            logits = self.session.prefill(ids[first : first + chunk])
-        return logits
-
-    def _recorded_logits(self) -> RungEntry:
-        pairs = [(self._recorded_distance(case), self._tolerance(case)) for case in self.cases]
-        detail = f"{len(self.cases)} prompts"
-        return self._at_most("5 logits: recorded", *nearest_to_limit(pairs), detail)
-
-    def _recorded_distance(self, case: GoldenCase) -> float:
-        recorded = case.logits
-        logits = self._logits_after(case.prompt_ids, len(case.prompt_ids))
-        ours = golden_logits(logits)
-        pairs = [
-            *zip(logits[recorded.token_ids].tolist(), recorded.values, strict=True),
-            (ours.mean, recorded.mean),
-            (ours.root_mean_square, recorded.root_mean_square),
-        ]
-        return max(difference(first, second) for first, second in pairs)
 
     def _logits(
         self, trained: ReferenceSession, stored: ReferenceSession | None
@@ -172,7 +139,7 @@ class InexactLadder:
 
     def _every_logits(self, ids: list[int], prompt: int) -> NDArray[np.float32]:
         """Of the prompt's last token and every one that follows, each a step."""
-        logits = [self._logits_after(ids[:prompt], prompt)]
+        logits = [logits_after(self.session, ids[:prompt], prompt)]
         logits += [self.session.step(token).copy() for token in ids[prompt:]]
         return np.stack(logits)
 
@@ -201,7 +168,7 @@ class InexactLadder:
         """The recorded tokens; each may only be as far below our best as two errors allow."""
         pairs = []
         for case in self.cases:
-            logits = self._logits_after(case.prompt_ids, len(case.prompt_ids))
+            logits = logits_after(self.session, case.prompt_ids, len(case.prompt_ids))
             worst = 0.0
             for place, token in enumerate(case.greedy):
                 worst = max(worst, float(logits.max() - logits[token]))

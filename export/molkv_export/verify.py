@@ -10,31 +10,27 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from molkv_export.backends.executorch import parity as executorch_parity
 from molkv_export.divergence import Comparison, Divergence, block_rows, compare_logits
-from molkv_export.golden import golden_logits
-from molkv_export.inexact_ladder import InexactLadder, StoredWeights
 from molkv_export.op_parity import OP_TOLERANCE, WRONG_FORMULA_DIFFERENCE, op_parity
+from molkv_export.prefill_rungs import chunks_rung, recorded_rung
 from molkv_export.reference import ReferenceSession
 from molkv_export.row_rungs import climb_rows
 from molkv_export.rungs import (
-    PrecisionLimits,
     at_least,
     at_most,
-    difference,
     distance,
-    listed,
     nearest_to_limit,
 )
 from molkv_export.threads import torch_threads
+from molkv_export.tokenizer_rungs import climb_tokenizer
 from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.blob import Blob
 from molkv_runtime.bundle import Bundle
-from molkv_runtime.engines import TextCodec
 from molkv_runtime.errors import BundleError
 from molkv_runtime.golden import Golden, GoldenCase, GoldenSampling
 from molkv_runtime.manifest import (
     MANIFEST_FILE,
-    DensePrecision,
     ParityEntry,
     RungEntry,
     write_json,
@@ -48,11 +44,6 @@ logger = logging.getLogger(__name__)
 
 _SAME_TOP1_LIMIT = 0.999
 _KL_LIMIT = 1e-6
-# Quantized dense weights of ExecuTorch, whose activations are rounded too (docs/executorch.md).
-_QUANTIZED_LIMITS: dict[DensePrecision, PrecisionLimits] = {
-    "int8": PrecisionLimits(1500, nats=0.005, same_top1=0.9),
-    "int4": PrecisionLimits(1500, nats=0.1, same_top1=0.7),
-}
 _CHUNKS = (1, 7, 64)
 
 
@@ -89,7 +80,7 @@ def verify(
             f"{checkpoint.path}: is not the checkpoint of {bundle.path}",
             fix="name the checkpoint that the bundle was exported from",
         )
-    chosen = list(bundle.manifest.backends) if backends is None else list(backends)
+    chosen = list(dict.fromkeys(bundle.manifest.backends if backends is None else backends))
     for backend in chosen:
         bundle.graph_file(backend)
     rungs = []
@@ -113,13 +104,14 @@ def _every_rung(
     checkpoint: Checkpoint | None,
     reference: ReferenceSession | None,
 ) -> Iterator[RungEntry]:
-    """What concerns the bundle, then the ladder of every backend."""
+    """The rows, the ladder of every backend, the tokenizer."""
     yield from climb_rows(bundle, checkpoint)
     for backend in backends:
         climb = _climb_coreml if backend == "coreml" else _climb_session
         for rung in climb(bundle, backend, checkpoint, reference):
             name = rung.name if len(backends) == 1 else f"{rung.name} ({backend})"
             yield msgspec.structs.replace(rung, name=name)
+    yield from climb_tokenizer(bundle)
 
 
 def _climb_session(
@@ -134,8 +126,8 @@ def _climb_session(
     if bundle.expert_files:
         yield from _op(bundle, backend)
     with Session(bundle, backend=backend, chunk=longest) as session:
-        if dense in _QUANTIZED_LIMITS:
-            yield from _climb_quantized(bundle, dense, session, checkpoint, reference)
+        if dense != "fp32":
+            yield from executorch_parity.climb_quantized(bundle, session, checkpoint, reference)
             return
         yield from _Ladder(bundle, session, golden, checkpoint, reference).climb()
     del session  # before the graph is loaded again
@@ -148,28 +140,6 @@ def _op(bundle: Bundle, backend: str) -> Iterator[RungEntry]:
         make = at_least if result.must_differ else at_most
         limit = WRONG_FORMULA_DIFFERENCE if result.must_differ else OP_TOLERANCE
         yield make(f"3 op: {result.name}", result.difference, limit, result.detail)
-
-
-def _climb_quantized(
-    bundle: Bundle,
-    dense: DensePrecision,
-    session: Session,
-    checkpoint: Checkpoint | None,
-    reference: ReferenceSession | None,
-) -> Iterator[RungEntry]:
-    from molkv_export.backends.executorch.stored_weights import stored_tensors
-
-    def stored(checkpoint: Checkpoint, blob: Blob | None) -> ReferenceSession:
-        return ReferenceSession(checkpoint, blob, replaced=stored_tensors(checkpoint, dense))
-
-    yield from InexactLadder(
-        bundle,
-        session,
-        _QUANTIZED_LIMITS[dense],
-        StoredWeights(exact=False, reference=stored),
-        checkpoint=checkpoint,
-        reference=reference,
-    ).climb()
 
 
 def _climb_coreml(
@@ -212,12 +182,10 @@ class _Ladder:
     def climb(self) -> Iterator[RungEntry]:
         blob = self.bundle.open_experts()
         try:
-            yield self._chunks()
-            yield from self._recorded_logits()
+            yield chunks_rung(self.session, self.golden.cases, _CHUNKS)
+            yield recorded_rung(self.session, self.golden.cases)
             if self.checkpoint is not None:
                 yield from self._torch_logits(blob)
-            if self.session.tokenizer is not None:
-                yield self._tokenizer(self.session.tokenizer)
             yield from self._tokens("tokens")
         finally:
             if blob is not None:
@@ -225,49 +193,7 @@ class _Ladder:
 
     def climb_again(self) -> Iterator[RungEntry]:
         """What the session's engine may change, when another one has climbed the whole ladder."""
-        if self.session.tokenizer is not None:
-            yield self._tokenizer(self.session.tokenizer, ", reference engine")
         yield from self._tokens("tokens, reference engine")
-
-    def _chunks(self) -> RungEntry:
-        """Prefill of the longest prompt in one chunk, in many, and token by token."""
-        case = max(self.golden.cases, key=lambda case: len(case.prompt_ids))
-        ids, worst = case.prompt_ids, 0.0
-        lengths = self._lengths(len(ids))
-        for length in lengths:
-            whole = self._logits_after(ids[:length], length)
-            for chunk in _CHUNKS:
-                worst = max(worst, distance(self._logits_after(ids[:length], chunk), whole))
-        detail = f"{listed(lengths)} tokens in chunks of {listed(_CHUNKS)}"
-        return at_most("4 prefill in chunks", worst, case.logits_tolerance, detail)
-
-    def _lengths(self, longest: int) -> list[int]:
-        """Where prefills end: the window just full, just slid, in the middle and at the end."""
-        window = self.bundle.manifest.model.expert_window
-        lengths = {window, window + 1, longest // 2, longest}
-        return sorted(length for length in lengths if 0 < length <= longest)
-
-    def _logits_after(self, ids: list[int], chunk: int) -> NDArray[np.float32]:
-        self.session.reset()
-        for first in range(0, len(ids), chunk):
-            logits = self.session.prefill(ids[first : first + chunk])
-        return logits
-
-    def _recorded_logits(self) -> Iterator[RungEntry]:
-        cases = self.golden.cases
-        pairs = [(self._recordeddistance(case), case.logits_tolerance) for case in cases]
-        yield at_most("5 logits: recorded", *nearest_to_limit(pairs), f"{len(cases)} prompts")
-
-    def _recordeddistance(self, case: GoldenCase) -> float:
-        self.session.reset()
-        logits = self.session.prefill(case.prompt_ids)
-        digest, recorded = golden_logits(logits), case.logits
-        pairs = [
-            *zip(logits[recorded.token_ids].tolist(), recorded.values, strict=True),
-            (digest.mean, recorded.mean),
-            (digest.root_mean_square, recorded.root_mean_square),
-        ]
-        return max(difference(ours, theirs) for ours, theirs in pairs)
 
     def _torch_logits(self, blob: Blob | None) -> Iterator[RungEntry]:
         """Every position of every golden prompt and its continuation."""
@@ -299,16 +225,6 @@ class _Ladder:
             reference.run_blocks(ids, rows),
             strict=True,
         )
-
-    def _tokenizer(self, tokenizer: TextCodec, suffix: str = "") -> RungEntry:
-        """Whether texts become the recorded ids, and recorded ids the recorded texts."""
-        cases = self.golden.cases
-        changed = sum(
-            (case.text is not None and tokenizer.encode(case.text) != case.prompt_ids)
-            or tokenizer.decode(case.greedy) != case.greedy_text
-            for case in cases
-        )
-        return at_most(f"6 tokenizer{suffix}", changed, 0, f"{len(cases)} prompts")
 
     def _tokens(self, what: str) -> Iterator[RungEntry]:
         cases = self.golden.cases

@@ -21,13 +21,6 @@ constexpr char kMetadata[] = "molkv_metadata";
 constexpr char kPrefill[] = "prefill";
 constexpr char kDecode[] = "decode";
 
-Json LimitsAsJson(const LimitsEntry& limits) {
-  return {{"chunk", limits.chunk},
-          {"context", limits.context},
-          {"cache_tokens", limits.cache_tokens},
-          {"window", limits.window}};
-}
-
 // The strings of an object; nothing where the text is no such thing.
 GraphProperties ParseProperties(std::string_view text) {
   GraphProperties properties;
@@ -94,15 +87,7 @@ void ExecutorchProgram::CheckFacts(const Manifest& manifest) {
   if (said->size() == 1 && said->front().isString()) {
     properties = ParseProperties(said->front().toString());
   }
-  const BackendEntry& entry = manifest.backends.at("executorch");
-  CheckGraphFacts(file_, properties, manifest);
-  CheckFact(file_, "dense", PropertyValue(properties, "molkv.dense"), entry.dense);
-  const Json limits = Json::parse(properties["molkv.limits"], nullptr, /*allow_exceptions=*/false);
-  const Json expected = LimitsAsJson(*entry.limits);
-  for (const auto& [name, value] : expected.items()) {
-    const bool there = limits.is_object() && limits.contains(name);
-    CheckFact(file_, "limits." + name, there ? limits[name] : Json(), value);
-  }
+  CheckGraphFacts(file_, properties, manifest, "executorch");
 }
 
 ExecutorchProgram::Memory ExecutorchProgram::BindLogits(const char* method, int64_t rows,

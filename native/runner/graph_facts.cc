@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 
+#include "record.h"
 #include "runner_error.h"
 
 namespace molkv::runner {
@@ -14,8 +15,7 @@ std::string Plain(const Json& value) {
   return value.is_string() ? value.get<std::string>() : Shown(value);
 }
 
-}  // namespace
-
+// Compares one fact; `found` is null where the graph does not state it.
 void CheckFact(const std::string& file, const std::string& name, const Json& found,
                const Json& expected) {
   if (found == expected) return;
@@ -24,23 +24,41 @@ void CheckFact(const std::string& file, const std::string& name, const Json& fou
       "graph and manifest must come from one export");
 }
 
-Json PropertyValue(const GraphProperties& properties, const char* key) {
+// A property's text as JSON; null where it is absent.
+Json PropertyText(const GraphProperties& properties, const char* key) {
   const auto found = properties.find(key);
   return found == properties.end() || found->second.empty() ? Json() : Json(found->second);
 }
 
-void CheckGraphFacts(const std::string& file, const GraphProperties& properties,
-                     const Manifest& manifest) {
-  CheckFact(file, "identity", PropertyValue(properties, "molkv.identity"), manifest.identity);
-  CheckFact(file, "experts", PropertyValue(properties, "molkv.experts"), manifest.expert_precision);
-  const auto text = properties.find("molkv.config");
-  const Json config = Json::parse(text == properties.end() ? "" : text->second, nullptr,
+// Compares the fields of a property that is a JSON object.
+void CheckFields(const std::string& file, const std::string& prefix,
+                 const GraphProperties& properties, const char* key, const Json& expected) {
+  const auto text = properties.find(key);
+  const Json record = Json::parse(text == properties.end() ? "" : text->second, nullptr,
                                   /*allow_exceptions=*/false);
   const Json absent;
-  for (const auto& [name, expected] : manifest.model.fields->items()) {
-    const bool there = config.is_object() && config.contains(name);
+  for (const auto& [name, value] : expected.items()) {
+    const bool there = record.is_object() && record.contains(name);
     // By reference: a copy of what is nested deeply would not fit on the stack.
-    CheckFact(file, name, there ? config[name] : absent, expected);
+    CheckFact(file, prefix + name, there ? record[name] : absent, value);
+  }
+}
+
+}  // namespace
+
+void CheckGraphFacts(const std::string& file, const GraphProperties& properties,
+                     const Manifest& manifest, const std::string& backend) {
+  const BackendEntry& entry = manifest.backends.at(backend);
+  CheckFact(file, "identity", PropertyText(properties, "molkv.identity"), manifest.identity);
+  CheckFact(file, "experts", PropertyText(properties, "molkv.experts"), manifest.expert_precision);
+  CheckFact(file, "dense", PropertyText(properties, "molkv.dense"), entry.dense);
+  CheckFields(file, "", properties, "molkv.config", *manifest.model.fields);
+  if (entry.limits) {
+    const Json limits = {{"chunk", entry.limits->chunk},
+                         {"context", entry.limits->context},
+                         {"cache_tokens", entry.limits->cache_tokens},
+                         {"window", entry.limits->window}};
+    CheckFields(file, "limits.", properties, "molkv.limits", limits);
   }
 }
 

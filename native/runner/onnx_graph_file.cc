@@ -16,7 +16,7 @@ GraphProperties ReadProperties(const OnnxRuntime& runtime, const std::string& fi
   const auto metadata = runtime.Make<ort::OrtModelMetadata>(
       file + ": metadata", &ort::OrtApi::SessionGetModelMetadata, session);
   GraphProperties properties;
-  for (const char* key : {"molkv.identity", "molkv.experts", "molkv.config"}) {
+  for (const char* key : {"molkv.identity", "molkv.experts", "molkv.dense", "molkv.config"}) {
     char* value = nullptr;
     runtime.Call("metadata", &ort::OrtApi::ModelMetadataLookupCustomMetadataMap, metadata.get(),
                  runtime.allocator(), key, &value);
@@ -85,7 +85,7 @@ OrtHandle<ort::OrtSession> LoadOnnxGraph(const OnnxRuntime& runtime,
   auto session = runtime.Make<ort::OrtSession>(
       file + ": ONNX Runtime " + runtime.version() + " cannot load it", &ort::OrtApi::CreateSession,
       runtime.environment(), file.c_str(), session_options.get());
-  CheckGraphFacts(file, ReadProperties(runtime, file, session.get()), manifest);
+  CheckGraphFacts(file, ReadProperties(runtime, file, session.get()), manifest, "onnx");
   CheckModelSizes(file, manifest.model);
   CheckInputs(runtime, file, session.get(), manifest);
   return session;

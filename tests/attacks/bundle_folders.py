@@ -159,6 +159,13 @@ def attacks() -> list[Attack]:
             (graph, "experts is f16", "the manifest says int8"),
         ),
         Attack(
+            "graph-of-int8-weights",
+            lambda folder: _graph_metadata(folder, "molkv.dense", "int8"),
+            "session",
+            "BundleError",
+            (graph, "dense is int8", "the manifest says fp32"),
+        ),
+        Attack(
             "graph-is-no-onnx",
             lambda folder: _fixed_up(
                 folder, "dense.onnx", lambda file: file.write_bytes(b"not a graph")

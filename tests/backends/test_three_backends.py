@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from molkv_export.backends.catalogue import BACKENDS, choose_precisions
 from molkv_export.errors import ExportError
+from molkv_export.verify import verify
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import UsageError
 from molkv_runtime.session import Session
+from tests.bundle_changes import accept_changes
 from tests.cli.command import molkv
-from tests.small_models import write_checkpoint
+from tests.small_models import write_checkpoint, write_tokenizer
 
 PRECISIONS = {"onnx": "fp32", "executorch": "int8", "coreml": "palettized4"}
 
@@ -23,7 +26,12 @@ PRECISIONS = {"onnx": "fp32", "executorch": "int8", "coreml": "palettized4"}
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The bundle, and what the command printed."""
     folder = tmp_path_factory.mktemp("three")
-    checkpoint = write_checkpoint(folder / "checkpoint", "molkv", num_hidden_layers=1)
+    checkpoint = write_checkpoint(
+        folder / "checkpoint",
+        "molkv",
+        num_hidden_layers=1,
+        tokenizer=write_tokenizer(folder / "tokenizer.json"),
+    )
     options = [option for name in PRECISIONS for option in ("--backend", name)]
     options += ["--dense", "executorch=int8", "--dense", "coreml=palettized4", "--json"]
     result = molkv("export", checkpoint, "--out", folder / "bundle", *options)
@@ -38,7 +46,7 @@ def test_all_graphs_are_there_beside_one_blob(exported: tuple[Path, dict[str, An
     assert set(manifest.producer) == {"molkv", "torch", *packages}
 
 
-def test_every_graph_climbs_the_ladder_and_rows_climb_it_once(
+def test_every_graph_climbs_the_ladder_and_rows_and_tokenizer_climb_it_once(
     exported: tuple[Path, dict[str, Any]],
 ) -> None:
     printed = exported[1]
@@ -49,7 +57,24 @@ def test_every_graph_climbs_the_ladder_and_rows_climb_it_once(
     for backend in PRECISIONS:
         own = [name for name in names if name.endswith(f"({backend})")]
         assert {name[0] for name in own} == set("3456")
-    assert len(names) == 4 + sum(name.endswith(")") for name in names)
+    assert names[-2:] == ["6 tokenizer", "6 tokenizer, reference engine"]
+    assert all(name.endswith(")") for name in names[4:-2])
+
+
+@pytest.mark.parametrize("backend", PRECISIONS)
+def test_a_changed_tokenizer_fails_whatever_graph_is_verified(
+    exported: tuple[Path, dict[str, Any]], tmp_path: Path, backend: str
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(exported[0], folder)
+    golden = json.loads((folder / "golden.json").read_bytes())
+    golden["cases"][0]["greedy_text"] = "another"
+    (folder / "golden.json").write_text(json.dumps(golden))
+    accept_changes(folder, "golden.json")
+    rungs = verify(Bundle.open(folder), backends=[backend, backend]).rungs
+    failed = [rung.name for rung in rungs if not rung.passed]
+    assert failed == ["6 tokenizer", "6 tokenizer, reference engine"]
+    assert len({rung.name for rung in rungs}) == len(rungs)
 
 
 def test_time_and_peak_memory_of_every_pass_are_printed(

@@ -23,6 +23,8 @@ from onnx import helper
 from safetensors.torch import save_file
 
 import molkv_model
+from molkv_export.backends.catalogue import BACKENDS
+from molkv_export.backends.lowered_graph import graph_properties
 from molkv_export.backends.onnx import required_operators, write_dense_graph
 from molkv_export.backends.onnx.expert_attention_function import INPUTS
 from molkv_export.bundle import export
@@ -42,7 +44,7 @@ from molkv_runtime.blob import RowBatch
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
 from molkv_runtime.golden import LOGITS_TOLERANCE, RELATIVE_LOGITS_TOLERANCE, Golden
-from molkv_runtime.manifest import Manifest, ModelEntry, ParityEntry
+from molkv_runtime.manifest import LimitsEntry, Manifest, ModelEntry, ParityEntry
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 from molkv_runtime.window import ExpertWindow
@@ -383,9 +385,11 @@ def test_graph_is_as_documented(case: GraphCase, tmp_path: Path) -> None:
     assert declared(model.graph.output) == documented("output")
 
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert list(properties) == [row[0] for row in table(GRAPH, "property")]
+    always = [row[0] for row in table(GRAPH, "property") if "absent" not in row[1]]
+    assert list(properties) == always
     assert properties["molkv.identity"] == identity
     assert properties["molkv.experts"] == (experts if config.has_experts else "none")
+    assert properties["molkv.dense"] == "fp32"
     assert json.loads(properties["molkv.config"]) == config.to_json()
 
     check_operators(model, config)
@@ -515,6 +519,19 @@ def test_bundle_table_is_what_export_writes(exported: tuple[Checkpoint, Bundle])
     documented = {row[0] for row in table(section(GRAPH, "The bundle"), "file")}
     written = {file.name for file in exported[1].path.iterdir()}
     assert written == documented - {"tokenizer.json"}
+
+
+def test_backend_table_is_what_export_offers() -> None:
+    rows = table(GRAPH, "--backend")
+    documented = {row[0]: tuple(row[2].split(", ")) for row in rows}
+    assert documented == {name: backend.precisions for name, backend in BACKENDS.items()}
+
+
+def test_property_table_is_what_graphs_carry() -> None:
+    documented = [row[0] for row in table(GRAPH, "property")]
+    limits = LimitsEntry(chunk=1, context=1, cache_tokens=1, window=1)
+    made = graph_properties(MOLKV, identity="00", experts="int8", dense="fp32", limits=limits)
+    assert documented == list(made)
 
 
 def check_rungs(bundle: Bundle, verdict: ParityEntry, holding: set[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -72,15 +71,6 @@ class Runner:
         assert result.stderr.startswith("molkv-run: ")
         assert result.stderr.rstrip().endswith(")")
         return result
-
-    @staticmethod
-    def accept_changes(folder: Path, name: str) -> None:
-        """Makes a bundle's manifest agree with a changed file."""
-        content = (folder / name).read_bytes()
-        manifest = json.loads((folder / "manifest.json").read_text())
-        (entry,) = (entry for entry in manifest["files"] if entry["name"] == name)
-        entry.update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-        (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def build_runner(builds: Builds, kind: str = "plain", options: tuple[str, ...] = ()) -> Runner:

@@ -17,6 +17,7 @@ from molkv_runtime.golden import LOGITS_TOLERANCE
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
 from tests.attacks.bundle_folders import TOKEN_OF_BAD_ROW, Attack, attacks
+from tests.bundle_changes import accept_changes
 from tests.native.runner import Runner, build_runner
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def test_a_stop_id_ends_the_text_and_is_not_part_of_it(
         tokenizer["added_tokens"][0]["id"] = ids[place]
 
     edit_json(folder / "tokenizer.json", rename)
-    runner.accept_changes(folder, "tokenizer.json")
+    accept_changes(folder, "tokenizer.json")
     generated = runner.json(folder, *ids_argument([5, 9]), *sampling_arguments(SAMPLING))
     assert generated["ids"] == ids[:place]
 
@@ -243,7 +244,7 @@ def test_a_rung_fails_where_golden_answers_differ(
 ) -> None:
     folder = copy_of("molkv+tokenizer")
     edit_json(folder / "golden.json", change)
-    runner.accept_changes(folder, "golden.json")
+    accept_changes(folder, "golden.json")
     result = runner.run(folder, "--golden", "--json")
     assert result.returncode == 1
     verdict = json.loads(result.stdout)
@@ -301,7 +302,7 @@ def test_sizes_that_graph_and_manifest_lie_about_alike_end_in_a_message(
 ) -> None:
     folder = copy_of(name)
     change_graph(folder, **lie)
-    runner.accept_changes(folder, "dense.onnx")
+    accept_changes(folder, "dense.onnx")
     if name == "dense" and all(key.startswith(("expert", "num_experts")) for key in lie):
         runner.run(folder, "--ids", "1,2")  # a dense model has no use for them
         return
@@ -317,7 +318,7 @@ def test_a_graph_whose_record_of_its_configuration_is_nested_deeply_is_refused(
     nested = '{"architecture": ' + "[" * depth + "]" * depth + "}"
     onnx.helper.set_model_props(graph, {**properties, "molkv.config": nested})
     (folder / "dense.onnx").write_bytes(graph.SerializeToString())
-    runner.accept_changes(folder, "dense.onnx")
+    accept_changes(folder, "dense.onnx")
     assert "architecture is array" in runner.refused(folder, "--ids", "1").stderr
 
 
@@ -359,7 +360,7 @@ def test_hostile_golden_cases_are_refused(
 ) -> None:
     folder = copy_of("molkv")
     edit_json(folder / "golden.json", change)
-    runner.accept_changes(folder, "golden.json")
+    accept_changes(folder, "golden.json")
     assert message in runner.refused(folder, "--golden").stderr
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from molkv_export import verify
+from molkv_export.backends.executorch import parity
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
+from tests.bundle_changes import accept_changes
 from tests.executorch_programs import Programs, shared_programs
 from tests.native.builds import NATIVE, emulated
 from tests.native.executorch_runner import (
@@ -159,7 +160,7 @@ def test_quantized_rungs_have_the_tolerance_of_the_exporters_ladder() -> None:
         for line in (NATIVE / "runner" / "parity_ladder.cc").read_text().splitlines()
         if line.startswith("constexpr double kRoundedActivations")
     )
-    factors = {limits.tolerance_factor for limits in verify._QUANTIZED_LIMITS.values()}
+    factors = {limits.tolerance_factor for limits in parity.LIMITS.values()}
     assert factors == {float(line.split("=")[1].rstrip(";"))}
 
 
@@ -313,7 +314,7 @@ def test_a_file_that_is_no_program_is_refused_in_executorchs_words(
 ) -> None:
     folder = copy_of("molkv")
     (folder / "dense.pte").write_bytes(content((folder / "dense.pte").read_bytes()))
-    runner.accept_changes(folder, "dense.pte")
+    accept_changes(folder, "dense.pte")
     refused = runner.refused(folder, "--ids", "1")
     assert "dense.pte: ExecuTorch 1." in refused.stderr
     assert "cannot load it: Invalid" in refused.stderr
@@ -324,5 +325,5 @@ def test_a_program_of_another_bundle_is_refused(
 ) -> None:
     folder = copy_of("molkv")
     shutil.copy(programs.bundle("untied") / "dense.pte", folder / "dense.pte")
-    runner.accept_changes(folder, "dense.pte")
+    accept_changes(folder, "dense.pte")
     assert "identity is " in runner.refused(folder, "--ids", "1").stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,10 @@ from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import BundleError
 from molkv_runtime.golden import GOLDEN_FILE, Golden, GoldenCase
-from molkv_runtime.manifest import MANIFEST_FILE, read_manifest, write_json
+from molkv_runtime.manifest import MANIFEST_FILE, write_json
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
+from tests.bundle_changes import accept_changes
 from tests.small_models import write_checkpoint
 
 if TYPE_CHECKING:
@@ -156,16 +156,7 @@ def with_fault(golden: Golden, fault: str) -> Golden:
 def record_golden(folder: Path, golden: Golden) -> None:
     """Replace a bundle's golden cases, as if the exporter had recorded them: checksums fit."""
     write_json(folder / GOLDEN_FILE, golden)
-    content = (folder / GOLDEN_FILE).read_bytes()
-    manifest = read_manifest(folder)
-    digest = hashlib.sha256(content).hexdigest()
-    files = [
-        msgspec.structs.replace(entry, bytes=len(content), sha256=digest)
-        if entry.name == GOLDEN_FILE
-        else entry
-        for entry in manifest.files
-    ]
-    write_json(folder / MANIFEST_FILE, msgspec.structs.replace(manifest, files=files))
+    accept_changes(folder, GOLDEN_FILE)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import get_args
 
 from molkv_export.backends.lowered_graph import LoweredGraph
 from molkv_export.backends.quiet import quiet_libraries
@@ -21,14 +20,11 @@ from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = [
     "BACKENDS",
-    "DENSE_PRECISIONS",
     "Backend",
     "check_model",
     "choose_precisions",
     "write_dense_graph",
 ]
-
-DENSE_PRECISIONS: tuple[DensePrecision, ...] = get_args(DensePrecision)
 
 
 @dataclass(frozen=True)
@@ -152,9 +148,9 @@ def write_dense_graph(
     """
     with quiet_libraries():
         if backend == "executorch":
-            from molkv_export.backends import executorch
+            from molkv_export.backends.executorch import lowering
 
-            return executorch.write_dense_graph(checkpoint, folder, experts, identity, dense)
+            return lowering.write_dense_graph(checkpoint, folder, experts, identity, dense)
         if backend == "coreml":
             from molkv_export.backends.coreml import package
 

@@ -1,13 +1,18 @@
-"""What every backend gives back: the files it wrote, and what the manifest says about them."""
+"""What every backend gives back, and what every graph says about itself."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from molkv_runtime.manifest import BackendEntry
+import msgspec
 
-__all__ = ["LoweredGraph"]
+from molkv_model.config import ModelConfig
+from molkv_runtime.manifest import BackendEntry, DensePrecision, LimitsEntry
+from molkv_runtime.row_geometry import ExpertPrecision
+
+__all__ = ["LoweredGraph", "graph_properties"]
 
 
 @dataclass(frozen=True)
@@ -21,3 +26,31 @@ class LoweredGraph:
 
     files: list[Path]
     entry: BackendEntry
+
+
+def graph_properties(
+    config: ModelConfig,
+    *,
+    identity: str,
+    experts: ExpertPrecision,
+    dense: DensePrecision,
+    limits: LimitsEntry | None = None,
+) -> dict[str, str]:
+    """The ``molkv.*`` properties that a graph carries (docs/graph.md, "The bundle").
+
+    Args:
+        config: the model's.
+        identity: the checkpoint's, in hexadecimal.
+        experts: how the window's rows are stored, if there are any.
+        dense: precision of the dense weights.
+        limits: what the graph is compiled for; None where it takes any size.
+    """
+    properties = {
+        "molkv.identity": identity,
+        "molkv.experts": experts if config.has_experts else "none",
+        "molkv.dense": dense,
+        "molkv.config": json.dumps(config.to_json()),
+    }
+    if limits is not None:
+        properties["molkv.limits"] = json.dumps(msgspec.to_builtins(limits))
+    return properties

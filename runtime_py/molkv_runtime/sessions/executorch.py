@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import weakref
 from pathlib import Path
@@ -16,7 +15,7 @@ from molkv_runtime.engines import ExpertPlanes
 from molkv_runtime.errors import BundleError
 from molkv_runtime.executorch_runtime import load_executorch
 from molkv_runtime.manifest import Manifest
-from molkv_runtime.sessions.metadata import check_metadata
+from molkv_runtime.sessions.metadata import check_metadata, require_limits
 
 __all__ = ["ExecutorchGraph"]
 
@@ -53,11 +52,7 @@ class ExecutorchGraph:
 
     def __init__(self, file: Path, manifest: Manifest, *, threads: int) -> None:
         entry = manifest.backends[BACKEND]
-        if entry.limits is None:
-            raise BundleError(
-                f"manifest.json: backends.{BACKEND}.limits is missing", fix="export again"
-            )
-        self.chunk = entry.limits.chunk
+        self.chunk = require_limits(manifest, BACKEND).chunk
         self._runtime = load_executorch()
         self._runtime.require(list(entry.operators), entry.delegates)
         self._choose_threads(threads)
@@ -143,14 +138,8 @@ class ExecutorchGraph:
     def _check(self, file: Path, manifest: Manifest) -> None:
         """The program states what it was lowered from; a manifest that differs is not its own."""
         try:
-            metadata = json.loads(self._methods["molkv_metadata"].call([])[0])
-            limits = json.loads(metadata["molkv.limits"])
-        except (ValueError, TypeError, KeyError):
-            metadata, limits = {}, None
+            text = self._methods["molkv_metadata"].call([])[0]
+            metadata = msgspec.json.decode(text, type=dict[str, str])
+        except (msgspec.DecodeError, TypeError):
+            metadata = {}
         check_metadata(file, metadata, manifest, backend="executorch")
-        stated = msgspec.to_builtins(manifest.backends[BACKEND].limits)
-        if limits != stated:
-            raise BundleError(
-                f"{file}: limits are {limits}, the manifest says {stated}",
-                fix="graph and manifest must come from one export",
-            )

@@ -9,9 +9,23 @@ from pathlib import Path
 import msgspec
 
 from molkv_runtime.errors import BundleError
-from molkv_runtime.manifest import Manifest
+from molkv_runtime.manifest import LimitsEntry, Manifest
 
-__all__ = ["check_metadata"]
+__all__ = ["check_metadata", "require_limits"]
+
+
+def require_limits(manifest: Manifest, backend: str) -> LimitsEntry:
+    """What a graph was compiled for, for a backend whose graphs always are.
+
+    Raises:
+        BundleError: the manifest does not say.
+    """
+    limits = manifest.backends[backend].limits
+    if limits is None:
+        raise BundleError(
+            f"manifest.json: backends.{backend}.limits is missing", fix="export again"
+        )
+    return limits
 
 
 def check_metadata(
@@ -28,16 +42,17 @@ def check_metadata(
     Raises:
         BundleError: it was not.
     """
-    try:
-        config = json.loads(metadata.get("molkv.config", "{}"))
-    except ValueError:
-        config = {}
-    facts = {
+    entry = manifest.backends[backend]
+    config = _record(metadata.get("molkv.config"))
+    facts: dict[str, tuple[object, object]] = {
         "identity": (metadata.get("molkv.identity"), manifest.identity),
         "experts": (metadata.get("molkv.experts"), manifest.quantization.experts or "none"),
-        # An ONNX graph has float32 only, and does not say so.
-        "dense": (metadata.get("molkv.dense", "fp32"), manifest.backends[backend].dense),
+        "dense": (metadata.get("molkv.dense"), entry.dense),
     }
+    if entry.limits is not None:
+        stated = _record(metadata.get("molkv.limits"))
+        for name, value in msgspec.to_builtins(entry.limits).items():
+            facts[f"limits.{name}"] = (stated.get(name), value)
     for name, value in msgspec.to_builtins(manifest.model).items():
         facts[name] = (config.get(name), value)
     for name, (found, expected) in facts.items():
@@ -46,3 +61,12 @@ def check_metadata(
                 f"{file}: {name} is {found}, the manifest says {expected}",
                 fix="graph and manifest must come from one export",
             )
+
+
+def _record(text: str | None) -> dict[str, object]:
+    """A JSON object; nothing where it is none."""
+    try:
+        record = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}

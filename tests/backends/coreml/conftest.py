@@ -6,20 +6,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 if TYPE_CHECKING:
+    from molkv_runtime.manifest import BackendEntry, Manifest
     from molkv_runtime.session import Session
     from tests.conftest import BundleOf, CheckpointOf
 
 CHUNK = 16
 
 PackageOf = Callable[[str, str], Path]
+ManifestOf = Callable[[str, str], "Manifest"]
 OpenSession = Callable[..., "Session"]
 
 
 @pytest.fixture(scope="session")
-def package_of(small_models_folder: Path, checkpoint_of: CheckpointOf) -> PackageOf:
+def package_entries() -> dict[Path, BackendEntry]:
+    """What the manifest is to say about each package."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def package_of(
+    small_models_folder: Path,
+    checkpoint_of: CheckpointOf,
+    package_entries: dict[Path, BackendEntry],
+) -> PackageOf:
     """From a kind of small_models.KINDS and a precision to a package; not to be changed."""
 
     def make(kind: str, dense: str = "fp16") -> Path:
@@ -31,14 +44,35 @@ def package_of(small_models_folder: Path, checkpoint_of: CheckpointOf) -> Packag
             folder.mkdir()
             checkpoint = Checkpoint(checkpoint_of(kind))
             identity = checkpoint.identity().hex()
-            write_dense_graph(checkpoint, folder, "int8", identity, dense=dense, chunk=CHUNK)
+            graph = write_dense_graph(
+                checkpoint, folder, "int8", identity, dense=dense, chunk=CHUNK
+            )
+            package_entries[folder / PACKAGE] = graph.entry
         return folder / PACKAGE
 
     return make
 
 
 @pytest.fixture(scope="session")
-def open_session(package_of: PackageOf, bundle_of: BundleOf) -> OpenSession:
+def manifest_of(
+    package_of: PackageOf, bundle_of: BundleOf, package_entries: dict[Path, BackendEntry]
+) -> ManifestOf:
+    """The manifest of a kind's bundle, had it been exported with the package."""
+
+    def make(kind: str, dense: str = "fp16") -> Manifest:
+        from molkv_runtime.bundle import Bundle
+
+        bundle = Bundle.open(bundle_of(kind, "int8"), verify_checksums=False)
+        entry = package_entries[package_of(kind, dense)]
+        return msgspec.structs.replace(bundle.manifest, backends={"coreml": entry})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def open_session(
+    package_of: PackageOf, bundle_of: BundleOf, manifest_of: ManifestOf
+) -> OpenSession:
     """A session on a kind's rows that runs its package, evaluated, or another one."""
 
     def make(kind: str, dense: str = "fp16", *, package: Path | None = None) -> Session:
@@ -47,7 +81,7 @@ def open_session(package_of: PackageOf, bundle_of: BundleOf) -> OpenSession:
         from molkv_runtime.session import Session
 
         bundle = Bundle.open(bundle_of(kind, "int8"), verify_checksums=False)
-        graph = CoreMLGraph(package or package_of(kind, dense), bundle.manifest)
+        graph = CoreMLGraph(package or package_of(kind, dense), manifest_of(kind, dense))
         return Session(bundle, engine="reference", graph=graph)
 
     return make

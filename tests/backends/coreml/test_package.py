@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 from coremltools.models.utils import load_spec
@@ -16,7 +18,6 @@ from molkv_export.backends.coreml.static_shapes import MULTIPLE, StaticShapes
 from molkv_export.errors import ExportError
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import PRESETS
-from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import BundleError
 from tests.backends.coreml.conftest import CHUNK
 from tests.small_models import edit_weights, small_config, write_checkpoint
@@ -24,8 +25,8 @@ from tests.small_models import edit_weights, small_config, write_checkpoint
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.backends.coreml.conftest import PackageOf
-    from tests.conftest import BundleOf, CheckpointOf
+    from tests.backends.coreml.conftest import ManifestOf, PackageOf
+    from tests.conftest import CheckpointOf
 
 
 def description(package: Path) -> Any:
@@ -116,14 +117,40 @@ def test_the_package_states_what_it_was_lowered_from(
     metadata = description(package_of("molkv", "int8")).metadata.userDefined
     assert metadata["molkv.identity"] == Checkpoint(checkpoint_of("molkv")).identity().hex()
     assert metadata["molkv.dense"] == "int8"
-    assert metadata["molkv.chunk"] == str(CHUNK)
+    assert json.loads(metadata["molkv.limits"]) == {
+        "chunk": CHUNK,
+        "context": 96,
+        "cache_tokens": 96,
+        "window": 8,
+    }
     assert metadata["molkv.compute_units"] == "cpuAndGPU"
 
 
-def test_another_models_package_is_refused(package_of: PackageOf, bundle_of: BundleOf) -> None:
-    manifest = Bundle.open(bundle_of("molkv", "int8"), verify_checksums=False).manifest
+def test_another_models_package_is_refused(package_of: PackageOf, manifest_of: ManifestOf) -> None:
     with pytest.raises(BundleError, match=r"identity is .*, the manifest says"):
-        CoreMLGraph(package_of("mole", "fp16"), manifest)
+        CoreMLGraph(package_of("mole", "fp16"), manifest_of("molkv", "fp16"))
+
+
+def test_another_precisions_package_is_refused(
+    package_of: PackageOf, manifest_of: ManifestOf
+) -> None:
+    with pytest.raises(BundleError, match="dense is fp16, the manifest says int8"):
+        CoreMLGraph(package_of("molkv", "fp16"), manifest_of("molkv", "int8"))
+
+
+@pytest.mark.parametrize("name", ["chunk", "context", "cache_tokens", "window"])
+def test_a_package_of_other_limits_is_refused(
+    package_of: PackageOf, manifest_of: ManifestOf, name: str
+) -> None:
+    manifest = manifest_of("molkv", "fp16")
+    entry = manifest.backends["coreml"]
+    assert entry.limits is not None
+    limits = msgspec.structs.replace(entry.limits, **{name: 7})
+    changed = {"coreml": msgspec.structs.replace(entry, limits=limits)}
+    with pytest.raises(BundleError, match=rf"limits\.{name} is \d+, the manifest says 7"):
+        CoreMLGraph(
+            package_of("molkv", "fp16"), msgspec.structs.replace(manifest, backends=changed)
+        )
 
 
 def test_a_weight_that_float16_cannot_hold_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import coremltools
-import msgspec
 import numpy as np
 from coremltools.models.utils import load_spec
 from numpy.typing import NDArray
@@ -16,9 +15,9 @@ from molkv_export.backends.coreml.mil_evaluator import MilProgram
 from molkv_export.backends.coreml.package import COMPUTE_UNITS, DECODE, PREFILL
 from molkv_runtime.engines import ExpertPlanes
 from molkv_runtime.errors import BundleError
-from molkv_runtime.manifest import DensePrecision, Manifest
+from molkv_runtime.manifest import Manifest
 from molkv_runtime.row_layout import LayerRows
-from molkv_runtime.sessions.metadata import check_metadata
+from molkv_runtime.sessions.metadata import check_metadata, require_limits
 
 __all__ = ["CoreMLGraph", "half_rows", "runs_core_ml"]
 
@@ -63,12 +62,12 @@ class CoreMLGraph:
         self._program: _Program = (
             _CoreMLProgram(package) if runs_core_ml() else _EvaluatedProgram(package)
         )
-        metadata = self._program.metadata
-        check_metadata(package, metadata, manifest, backend="coreml")
-        self.context = manifest.model.max_position_embeddings
-        self.dense = msgspec.convert(metadata["molkv.dense"], DensePrecision)
-        self.chunk = int(metadata["molkv.chunk"])
-        self.cache_tokens = int(metadata["molkv.cache_tokens"])
+        limits = require_limits(manifest, "coreml")
+        check_metadata(package, self._program.metadata, manifest, backend="coreml")
+        self.dense = manifest.backends["coreml"].dense
+        self.context = limits.context
+        self.chunk = limits.chunk
+        self.cache_tokens = limits.cache_tokens
 
     def run(
         self,

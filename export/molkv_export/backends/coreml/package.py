@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import tempfile
 import warnings
@@ -24,7 +23,7 @@ from molkv_export.backends.coreml.compression import check_precision, compress
 from molkv_export.backends.coreml.decoder import decode_program, prefill_program
 from molkv_export.backends.coreml.static_shapes import StaticShapes
 from molkv_export.backends.coreml.target import OPSET
-from molkv_export.backends.lowered_graph import LoweredGraph
+from molkv_export.backends.lowered_graph import LoweredGraph, graph_properties
 from molkv_export.errors import ExportError
 from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.manifest import BackendEntry, DensePrecision, LimitsEntry
@@ -84,15 +83,16 @@ def write_dense_graph(
     config = checkpoint.config
     check_precision(config, dense)
     shapes = StaticShapes.of(config, chunk)
-    metadata = {
-        "molkv.identity": identity,
-        "molkv.experts": experts if config.has_experts else "none",
-        "molkv.dense": dense,
-        "molkv.compute_units": COMPUTE_UNITS,
-        "molkv.chunk": str(shapes.chunk),
-        "molkv.cache_tokens": str(shapes.cache_tokens),
-        "molkv.config": json.dumps(config.to_json()),
-    }
+    limits = LimitsEntry(
+        chunk=shapes.chunk,
+        context=config.max_position_embeddings,
+        cache_tokens=shapes.cache_tokens,
+        window=config.expert_window if config.has_experts else 0,
+    )
+    properties = graph_properties(
+        config, identity=identity, experts=experts, dense=dense, limits=limits
+    )
+    properties["molkv.compute_units"] = COMPUTE_UNITS
     package = folder / PACKAGE
     with _quietly(), tempfile.TemporaryDirectory(dir=folder, prefix=".coreml-") as scratch:
         descriptor = MultiFunctionDescriptor()
@@ -105,19 +105,14 @@ def write_dense_graph(
         descriptor.default_function_name = DECODE
         joined = Path(scratch) / PACKAGE
         save_multifunction(descriptor, str(joined))
-        _write_metadata(joined, metadata)
+        _write_properties(joined, properties)
         joined.rename(package)
     entry = BackendEntry(
         graph=PACKAGE,
         dense=dense,
         operators=required_operators(),
         delegates=[],
-        limits=LimitsEntry(
-            chunk=shapes.chunk,
-            context=config.max_position_embeddings,
-            cache_tokens=shapes.cache_tokens,
-            window=config.expert_window if config.has_experts else 0,
-        ),
+        limits=limits,
         compute_units=COMPUTE_UNITS,
     )
     return LoweredGraph(sorted(path for path in package.rglob("*") if path.is_file()), entry)
@@ -147,8 +142,8 @@ def _lower(program: Program) -> Any:
         ) from error
 
 
-def _write_metadata(package: Path, metadata: dict[str, str]) -> None:
+def _write_properties(package: Path, properties: dict[str, str]) -> None:
     (file,) = package.rglob("*.mlmodel")
     specification = load_spec(str(file))
-    specification.description.metadata.userDefined.update(metadata)
+    specification.description.metadata.userDefined.update(properties)
     file.write_bytes(specification.SerializeToString(deterministic=True))

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
@@ -18,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from molkv_export.backends.executorch.custom_operators import define_out_variant
 from molkv_export.backends.executorch.quantization import quantize
 from molkv_export.backends.executorch.step import DecoderStep
-from molkv_export.backends.lowered_graph import LoweredGraph
+from molkv_export.backends.lowered_graph import LoweredGraph, graph_properties
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_runtime.manifest import BackendEntry, DensePrecision, LimitsEntry
@@ -57,13 +56,9 @@ def write_dense_graph(
         cache_tokens=config.max_position_embeddings,
         window=config.expert_window if config.has_experts else 0,
     )
-    metadata = {
-        "molkv.identity": identity,
-        "molkv.experts": experts if config.has_experts else "none",
-        "molkv.config": json.dumps(config.to_json()),
-        "molkv.dense": dense,
-        "molkv.limits": json.dumps(msgspec.to_builtins(limits)),
-    }
+    metadata = graph_properties(
+        config, identity=identity, experts=experts, dense=dense, limits=limits
+    )
     step = DecoderStep.from_checkpoint(checkpoint, experts)
     quantize(step, dense)
     program = _lower(_traced(step, experts, limits.chunk), json.dumps(metadata), dense)

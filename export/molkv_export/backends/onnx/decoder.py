@@ -7,7 +7,6 @@ same model does not get back (docs/graph.md has the figures).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from molkv_export.backends.lowered_graph import LoweredGraph
+from molkv_export.backends.lowered_graph import LoweredGraph, graph_properties
 from molkv_export.backends.onnx.expert_attention_function import (
     OPERATOR,
     ExpertAttentionShape,
@@ -95,11 +94,7 @@ def write_dense_graph(
                 has_value_scales=quantized,
             )
             functions = [expert_attention_function(shape)]
-        metadata = {
-            "molkv.identity": identity,
-            "molkv.experts": experts if config.has_experts else "none",
-            "molkv.config": json.dumps(config.to_json()),
-        }
+        metadata = graph_properties(config, identity=identity, experts=experts, dense="fp32")
         operators = required_operators(config)
         model = graph.model("molkv_dense_graph", functions, operators, metadata)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
