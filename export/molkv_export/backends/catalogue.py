@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from molkv_export.backends.lowered_graph import LoweredGraph
 from molkv_export.backends.quiet import quiet_libraries
@@ -18,11 +19,15 @@ from molkv_model.config import ModelConfig
 from molkv_runtime.manifest import DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = [
     "BACKENDS",
     "Backend",
     "check_model",
     "choose_precisions",
+    "stored_tensors",
     "write_dense_graph",
 ]
 
@@ -58,7 +63,7 @@ class Backend:
 
 
 BACKENDS: dict[str, Backend] = {
-    "onnx": Backend(("fp32",), ("onnx", "onnxruntime"), "export"),
+    "onnx": Backend(("fp32", "int8", "int4"), ("onnx", "onnxruntime"), "export"),
     "executorch": Backend(("fp32", "int8", "int4"), ("executorch", "torchao"), "executorch"),
     "coreml": Backend(
         ("fp16", "int8", "int4", "palettized4"), ("coremltools", "scikit-learn"), "coreml"
@@ -117,7 +122,7 @@ def check_model(backend: str, config: ModelConfig, dense: DensePrecision) -> Non
     if backend == "onnx":
         from molkv_export.backends.onnx import check_model as check_onnx
 
-        check_onnx(config)
+        check_onnx(config, dense)
     elif backend == "coreml":
         with quiet_libraries():
             from molkv_export.backends.coreml.compression import check_precision
@@ -157,4 +162,23 @@ def write_dense_graph(
             return package.write_dense_graph(checkpoint, folder, experts, identity, dense)
         from molkv_export.backends import onnx
 
-        return onnx.write_dense_graph(checkpoint, folder, experts, identity)
+        return onnx.write_dense_graph(checkpoint, folder, experts, identity, dense)
+
+
+def stored_tensors(
+    backend: str, checkpoint: Checkpoint, dense: DensePrecision
+) -> dict[str, Tensor]:
+    """The matrices that a quantized graph of ONNX or ExecuTorch stores, by their checkpoint names.
+
+    Raises:
+        ExportError: what the backend quantizes with is not installed.
+    """
+    BACKENDS[backend].require_packages(backend)
+    with quiet_libraries():
+        if backend == "executorch":
+            from molkv_export.backends.executorch import stored_weights
+
+            return stored_weights.stored_tensors(checkpoint, dense)
+        from molkv_export.backends.onnx.stored_weights import stored_tensors as stored_by_onnx
+
+        return stored_by_onnx(checkpoint, dense)

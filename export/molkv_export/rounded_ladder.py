@@ -1,10 +1,11 @@
-"""The parity ladder for quantized ExecuTorch programs: rungs 4 to 6 (docs/executorch.md)."""
+"""The ladder of quantized graphs whose activations are rounded to int8: ONNX's and ExecuTorch's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from molkv_export.backends.quiet import quiet_libraries
+from molkv_export.backends.catalogue import stored_tensors
+from molkv_export.errors import ExportError
 from molkv_export.inexact_ladder import InexactLadder, StoredWeights
 from molkv_export.reference import ReferenceSession
 from molkv_export.rungs import PrecisionLimits
@@ -15,11 +16,11 @@ from molkv_runtime.errors import BundleError
 from molkv_runtime.manifest import DensePrecision, RungEntry
 from molkv_runtime.session import Session
 
-__all__ = ["LIMITS", "ROUNDED_ACTIVATIONS_FACTOR", "climb_quantized"]
+__all__ = ["LIMITS", "ROUNDED_ACTIVATIONS_FACTOR", "climb_rounded"]
 
 ROUNDED_ACTIVATIONS_FACTOR = 1500.0
 """Tolerance where activations are rounded to int8, as a multiple of the golden one, which is
-float32's: 4.5 % of the largest logit. Measured: docs/executorch.md."""
+float32's: 4.5 % of the largest logit. Measured: docs/graph.md."""
 
 LIMITS: dict[DensePrecision, PrecisionLimits] = {
     "int8": PrecisionLimits(ROUNDED_ACTIVATIONS_FACTOR, nats=0.005, same_top1=0.9),
@@ -27,8 +28,9 @@ LIMITS: dict[DensePrecision, PrecisionLimits] = {
 }
 
 
-def climb_quantized(
+def climb_rounded(
     bundle: Bundle,
+    backend: str,
     session: Session,
     checkpoint: Checkpoint | None,
     reference: ReferenceSession | None,
@@ -36,27 +38,24 @@ def climb_quantized(
     """Climb the rungs that apply.
 
     Args:
-        bundle: with an ExecuTorch program whose dense weights are quantized.
-        session: of that program.
+        bundle: with a graph of that backend whose dense weights are quantized.
+        backend: its name.
+        session: of that graph.
         checkpoint: where the bundle came from; without it the rungs that need torch are left out.
         reference: a session of the checkpoint on the bundle's rows, where there is one already.
 
     Raises:
-        BundleError: the package that quantizes as the program was quantized is not installed.
+        BundleError: the package that quantizes as the graph was quantized is not installed.
     """
-    dense = bundle.manifest.backends["executorch"].dense
+    dense = bundle.manifest.backends[backend].dense
 
     def stored(checkpoint: Checkpoint, blob: Blob | None) -> ReferenceSession:
         try:
-            with quiet_libraries():
-                from molkv_export.backends.executorch.stored_weights import stored_tensors
-
-                tensors = stored_tensors(checkpoint, dense)
-        except ModuleNotFoundError as error:
+            tensors = stored_tensors(backend, checkpoint, dense)
+        except ExportError as error:
             raise BundleError(
-                f"{bundle.path}: its ExecuTorch program cannot be compared with torch: "
-                f"{error.name} is not installed",
-                fix="pip install 'molkv[executorch]', or verify without --checkpoint",
+                f"{bundle.path}: its graph cannot be compared with torch: {error.problem}",
+                fix=f"{error.fix}, or verify without --checkpoint",
             ) from None
         return ReferenceSession(checkpoint, blob, replaced=tensors)
 
