@@ -1,10 +1,11 @@
-"""The ladder of quantized graphs whose activations are rounded to int8: ONNX's and ExecuTorch's."""
+"""The ladder of graphs that round activations to int8: ONNX's and ExecuTorch's quantized ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from molkv_export.backends.catalogue import stored_tensors
+from molkv_export.backends.onnx.stored_weights import cache_scales
 from molkv_export.errors import ExportError
 from molkv_export.inexact_ladder import InexactLadder, StoredWeights
 from molkv_export.reference import ReferenceSession
@@ -23,6 +24,8 @@ ROUNDED_ACTIVATIONS_FACTOR = 1500.0
 float32's: 4.5 % of the largest logit. Measured: docs/graph.md."""
 
 LIMITS: dict[DensePrecision, PrecisionLimits] = {
+    # Weights are exact, but the self-attention cache is int8.
+    "fp32": PrecisionLimits(ROUNDED_ACTIVATIONS_FACTOR, nats=0.005, same_top1=0.9),
     "int8": PrecisionLimits(ROUNDED_ACTIVATIONS_FACTOR, nats=0.005, same_top1=0.9),
     "int4": PrecisionLimits(ROUNDED_ACTIVATIONS_FACTOR, nats=0.1, same_top1=0.7),
 }
@@ -38,7 +41,7 @@ def climb_rounded(
     """Climb the rungs that apply.
 
     Args:
-        bundle: with a graph of that backend whose dense weights are quantized.
+        bundle: with a graph of that backend whose dense weights or cache are quantized.
         backend: its name.
         session: of that graph.
         checkpoint: where the bundle came from; without it the rungs that need torch are left out.
@@ -47,22 +50,23 @@ def climb_rounded(
     Raises:
         BundleError: the package that quantizes as the graph was quantized is not installed.
     """
-    dense = bundle.manifest.backends[backend].dense
+    entry = bundle.manifest.backends[backend]
 
     def stored(checkpoint: Checkpoint, blob: Blob | None) -> ReferenceSession:
         try:
-            tensors = stored_tensors(backend, checkpoint, dense)
+            tensors = stored_tensors(backend, checkpoint, entry.dense)
         except ExportError as error:
             raise BundleError(
                 f"{bundle.path}: its graph cannot be compared with torch: {error.problem}",
                 fix=f"{error.fix}, or verify without --checkpoint",
             ) from None
-        return ReferenceSession(checkpoint, blob, replaced=tensors)
+        scales = cache_scales(bundle.graph_file(backend)) if entry.cache == "int8" else None
+        return ReferenceSession(checkpoint, blob, replaced=tensors, cache_scales=scales)
 
     yield from InexactLadder(
         bundle,
         session,
-        LIMITS[dense],
+        LIMITS[entry.dense],
         StoredWeights(exact=False, reference=stored),
         checkpoint=checkpoint,
         reference=reference,

@@ -121,12 +121,12 @@ def _climb_session(
     reference: ReferenceSession | None,
 ) -> Iterator[RungEntry]:
     """The ladder of a backend with a session in Python; its last rungs on both engines."""
-    golden, dense = bundle.load_golden(), bundle.manifest.backends[backend].dense
+    golden = bundle.load_golden()
     longest = max(len(case.prompt_ids) for case in golden.cases)
     if bundle.expert_files:
         yield from _op(bundle, backend)
     with Session(bundle, backend=backend, chunk=longest) as session:
-        if dense != "fp32":
+        if not bundle.manifest.backends[backend].is_float32:
             yield from climb_rounded(bundle, backend, session, checkpoint, reference)
             return
         yield from _Ladder(bundle, session, golden, checkpoint, reference).climb()

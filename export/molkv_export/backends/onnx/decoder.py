@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,11 +30,12 @@ from molkv_export.backends.onnx.graph_builder import (
 )
 from molkv_export.backends.onnx.matrices import BlockedMatrices, FloatMatrices, Matrices
 from molkv_export.backends.onnx.quantization import BlockScheme
+from molkv_export.cache_scales import CacheScales
 from molkv_export.errors import ExportError
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
-from molkv_runtime.manifest import BackendEntry, DensePrecision
+from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = ["MODEL_FILE", "check_model", "required_operators", "write_dense_graph"]
@@ -74,6 +76,7 @@ def write_dense_graph(
     experts: ExpertPrecision,
     identity: str,
     dense: DensePrecision = "fp32",
+    cache_scales: CacheScales | None = None,
 ) -> LoweredGraph:
     """Write ``dense.onnx`` and ``dense.onnx.data``.
 
@@ -83,6 +86,7 @@ def write_dense_graph(
         experts: how the window's rows are stored.
         identity: the checkpoint's, in hexadecimal; kept in the model's metadata.
         dense: precision of the dense weights.
+        cache_scales: of an int8 self-attention cache; None keeps it in float32.
 
     Returns:
         the files written and the operators that they need.
@@ -93,7 +97,7 @@ def write_dense_graph(
     config = checkpoint.config
     check_model(config, dense)
     with GraphBuilder(folder / DATA_FILE) as graph:
-        _Decoder(graph, checkpoint, experts, dense).build()
+        _Decoder(graph, checkpoint, experts, dense, cache_scales).build()
         functions = []
         if config.has_experts:
             quantized = experts == "int8"
@@ -105,7 +109,10 @@ def write_dense_graph(
                 has_value_scales=quantized,
             )
             functions = [expert_attention_function(shape)]
-        metadata = graph_properties(config, identity=identity, experts=experts, dense=dense)
+        cache: CachePrecision = "fp32" if cache_scales is None else "int8"
+        metadata = graph_properties(
+            config, identity=identity, experts=experts, dense=dense, cache=cache
+        )
         operators = required_operators(config)
         model = graph.model("molkv_dense_graph", functions, operators, metadata)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
@@ -113,6 +120,7 @@ def write_dense_graph(
     entry = BackendEntry(
         graph=MODEL_FILE,
         dense=dense,
+        cache=cache,
         operators=operators,
         delegates=[],
         limits=None,
@@ -130,11 +138,13 @@ class _Decoder:
         checkpoint: Checkpoint,
         experts: ExpertPrecision,
         dense: DensePrecision,
+        cache_scales: CacheScales | None,
     ) -> None:
         self.graph = graph
         self.checkpoint = checkpoint
         self.config: ModelConfig = checkpoint.config
         self.experts = experts
+        self.cache_scales = cache_scales
         self.matrices: Matrices = (
             FloatMatrices(graph)
             if dense == "fp32"
@@ -202,16 +212,19 @@ class _Decoder:
         )
         heads, size = config.num_key_value_heads, config.head_dim
         cache_shape: list[int | str] = [1, heads, "cache_tokens", size]
+        cache_type = TensorProto.FLOAT if self.cache_scales is None else TensorProto.INT8
         caches = []
         for kind in ("key", "value"):
-            caches.append(graph.input(f"past_{kind}.{number}", TensorProto.FLOAT, cache_shape))
-            graph.output(f"present_{kind}.{number}", TensorProto.FLOAT, cache_shape)
+            caches.append(graph.input(f"past_{kind}.{number}", cache_type, cache_shape))
+            graph.output(f"present_{kind}.{number}", cache_type, cache_shape)
+        scales, attributes = self._cache_scales(number)
         mixed = graph.node(
             "GroupQueryAttention",
             [
                 *(qkv, "", ""),
                 *caches,
                 *("last_position", "total_sequence_length", "rotary_cosine", "rotary_sine"),
+                *scales,
             ],
             name=f"{name}.attention",
             outputs=[f"{name}.attention", f"present_key.{number}", f"present_value.{number}"],
@@ -219,8 +232,22 @@ class _Decoder:
             num_heads=config.num_attention_heads,
             kv_num_heads=heads,
             do_rotary=1,
+            **attributes,
         )
         return self._linear(mixed, f"{prefix}o_proj.weight", name=f"{name}.o_proj")
+
+    def _cache_scales(self, number: int) -> tuple[list[str], dict[str, Any]]:
+        """The inputs and attributes that make a layer's cache int8; none make it float32."""
+        scales = self.cache_scales
+        if scales is None:
+            return [], {}
+        names = [
+            self.graph.weight(f"layers.{number}.self_attn.{kind}_scale", plane[number : number + 1])
+            for kind, plane in (("key", scales.keys), ("value", scales.values))
+        ]
+        kinds = dict.fromkeys(("k_quant_type", "v_quant_type"), "PER_TENSOR")
+        # Positions, bias and sink, which are left out, come before the scales.
+        return ["", "", "", *names], {**kinds, "kv_cache_bit_width": 8}
 
     def _feed_forward(self, number: int, x: str) -> str:
         graph, prefix, name = self.graph, f"model.layers.{number}.mlp.", f"layers.{number}.mlp"
