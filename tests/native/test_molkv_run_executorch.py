@@ -160,7 +160,11 @@ def test_quantized_rungs_have_the_tolerance_of_the_exporters_ladder() -> None:
         for line in (NATIVE / "runner" / "parity_ladder.cc").read_text().splitlines()
         if line.startswith("constexpr double kRoundedActivations")
     )
-    factors = {limits.tolerance_factor for limits in rounded_ladder.LIMITS.values()}
+    factors = {
+        limits.tolerance_factor
+        for precisions in rounded_ladder.LIMITS.values()
+        for limits in precisions.values()
+    }
     assert factors == {float(line.split("=")[1].rstrip(";"))}
 
 

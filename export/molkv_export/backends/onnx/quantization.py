@@ -7,10 +7,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime.quantization.matmul_nbits_quantizer import (
-    DefaultWeightOnlyQuantConfig,
-    DefaultWeightOnlyQuantizer,
-)
 
 from molkv_export.errors import ExportError
 from molkv_model.config import ModelConfig
@@ -73,6 +69,12 @@ class BlockScheme:
         Args:
             matrix: float32 [N, K]; N outputs.
         """
+        # Imported where it is needed: it brings 40 MB of libraries.
+        from onnxruntime.quantization.matmul_nbits_quantizer import (
+            DefaultWeightOnlyQuantConfig,
+            DefaultWeightOnlyQuantizer,
+        )
+
         configuration = DefaultWeightOnlyQuantConfig(self.block, is_symmetric=True, bits=self.bits)
         quantizer = DefaultWeightOnlyQuantizer(configuration)
         codes, scales, _ = quantizer.qbits_block_quant(np.ascontiguousarray(matrix.T))
