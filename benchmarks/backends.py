@@ -21,47 +21,37 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+
+# Every child imports this file again: nothing here may load torch, which only some of them need.
+from random_bundles import (
+    BLOB_FILE,
+    COSTS_FILE,
+    in_child,
+    resident,
+    write_blob,
+    write_bundle,
+    write_checkpoint,
+)
 from rich.console import Console
 from rich.progress import Progress
 
-# Every child imports this file again: nothing here may load torch, which only some of them need.
 from molkv_runtime import Bundle, Session
-from molkv_runtime.bundle import file_sha256
-from molkv_runtime.golden import GOLDEN_FILE, Golden
-from molkv_runtime.golden import SCHEMA_VERSION as GOLDEN_VERSION
-from molkv_runtime.manifest import (
-    MANIFEST_FILE,
-    SCHEMA_VERSION,
-    DensePrecision,
-    FileEntry,
-    Manifest,
-    ModelEntry,
-    QuantizationEntry,
-    write_json,
-)
-from molkv_runtime.row_geometry import ExpertPrecision
+from molkv_runtime.manifest import DensePrecision
 from molkv_runtime.threads import available_cores
 
 MB = 1e6
-EXPERTS: ExpertPrecision = "int8"
-BLOB_FILE = "experts.molkv"
-COSTS_FILE = "export.json"
 BASELINE: tuple[str, DensePrecision] = ("onnx", "fp32")
-Result = TypeVar("Result")
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -94,90 +84,31 @@ class Load:
     clock: str
 
 
-def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Run a function in a new process that has nothing of this one's."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def resident(field: str) -> int:
-    """Bytes of this process's memory: VmHWM, its peak, or RssAnon, what is backed by no file."""
-    # `getrusage` would report the parent's peak: it outlives the fork and the exec.
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    sys.exit(f"/proc/self/status: has no {field}")
-
-
-def write_checkpoint(shape: str, folder: Path) -> None:
-    """A checkpoint of random weights."""
-    from molkv_model.checkpoint import save
-    from molkv_model.config import preset
-    from molkv_model.modeling import LanguageModel
-
-    model = LanguageModel(preset(shape))
-    model.reset_parameters(seed=0)
-    save(model, folder)
-
-
-def write_blob(checkpoint_folder: Path, file: Path) -> None:
-    """The expert blob, which all bundles of a shape share."""
-    from molkv_export.expert_blob import write_expert_blob
-    from molkv_model.checkpoint import Checkpoint
-
-    checkpoint = Checkpoint(checkpoint_folder)
-    partial_file = file.with_suffix(".partial")
-    write_expert_blob(checkpoint, partial_file, EXPERTS, checkpoint.identity())
-    partial_file.replace(file)
-
-
-def write_bundle(candidate: Candidate, root: Path) -> None:
-    """What `molkv export` writes, without golden cases and verdict, which take minutes each."""
-    from molkv_export.backends.catalogue import BACKENDS, write_dense_graph
-    from molkv_export.output_folder import partial_folder, put_in_place
-    from molkv_export.pass_costs import measured
-    from molkv_export.threads import torch_threads
-    from molkv_model.checkpoint import Checkpoint
-
-    checkpoint = Checkpoint(root / candidate.shape / "checkpoint")
-    config, identity = checkpoint.config, checkpoint.identity().hex()
-    out = candidate.folder(root)
-    with partial_folder(out) as folder, torch_threads(config.hidden_size):
-        with measured() as cost:
-            graph = write_dense_graph(
-                candidate.backend, checkpoint, folder, EXPERTS, identity, candidate.dense
-            )
-        (folder / BLOB_FILE).hardlink_to(root / candidate.shape / BLOB_FILE)
-        write_json(folder / GOLDEN_FILE, Golden(GOLDEN_VERSION, cases=[], rows=[]))
-        files = [*graph.files, folder / BLOB_FILE, folder / GOLDEN_FILE]
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            producer={name: version(name) for name in BACKENDS[candidate.backend].packages},
-            identity=identity,
-            model=ModelEntry(**config.to_json()),
-            quantization=QuantizationEntry(experts=EXPERTS),
-            experts=[BLOB_FILE],
-            backends={candidate.backend: graph.entry},
-            tokenizer=None,
-            golden=GOLDEN_FILE,
-            files=[FileEntry(file.name, file.stat().st_size, file_sha256(file)) for file in files],
-        )
-        write_json(folder / MANIFEST_FILE, manifest)
-        (folder / COSTS_FILE).write_text(json.dumps(asdict(cost)), encoding="utf-8")
-        put_in_place(folder, out)
+def write_candidate(candidate: Candidate, root: Path) -> None:
+    """Its bundle, beside the shape's checkpoint and blob."""
+    shape = root / candidate.shape
+    write_bundle(
+        candidate.folder(root),
+        shape / "checkpoint",
+        shape / BLOB_FILE,
+        candidate.backend,
+        candidate.dense,
+    )
 
 
 def export_all(candidates: Sequence[Candidate], root: Path, progress: Progress) -> None:
     """Make what is not there yet; every lowering in a process of its own."""
+    from molkv_model.config import preset
+
     jobs: list[tuple[str, Path, partial[None]]] = []
     for shape in dict.fromkeys(candidate.shape for candidate in candidates):
         folder = root / shape
         checkpoint, blob = folder / "checkpoint", folder / BLOB_FILE
-        write = partial(in_child, write_checkpoint, shape, checkpoint)
+        write = partial(in_child, write_checkpoint, preset(shape), checkpoint)
         jobs.append((f"{shape}: checkpoint", checkpoint / "config.json", write))
         jobs.append((f"{shape}: experts", blob, partial(in_child, write_blob, checkpoint, blob)))
     for candidate in candidates:
-        write = partial(in_child, write_bundle, candidate, root)
+        write = partial(in_child, write_candidate, candidate, root)
         jobs.append((str(candidate), candidate.folder(root), write))
     task = progress.add_task("export", total=len(jobs))
     for name, made, write in jobs:

@@ -1,0 +1,340 @@
+"""What do experts on storage cost a decode step, beside the same backbone without experts?
+
+    python benchmarks/experts_cost.py --folder /path/with/room --keep --json out.json
+
+Random weights of one shape, with and without experts. The sessions of a precision live in one
+process and take turns of a few steps, so that all see the same machine; the order changes with each
+turn. Warm: a turn repeats ids whose rows are in the page cache. Cold: the blob is dropped from the
+page cache before each turn, and ids are new. Ratios are those of the medians of all steps, to the
+backbone without experts. "eager" is torch, with the whole table in memory.
+
+Memory is each session's own: the most that was resident in a process that runs nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from random_bundles import (
+    BLOB_FILE,
+    in_child,
+    resident,
+    write_blob,
+    write_bundle,
+    write_checkpoint,
+)
+from rich.console import Console
+from rich.progress import Progress
+
+from molkv_runtime import Bundle, Session
+from molkv_runtime.manifest import CachePrecision, DensePrecision
+from molkv_runtime.threads import available_cores
+
+MB = 1e6
+BASELINE = "no experts"
+STORED = ("warm", "cold")
+KINDS = (BASELINE, *STORED)
+Step = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Of the dense weights and of the self-attention cache."""
+
+    dense: DensePrecision
+    cache: CachePrecision
+
+    def __str__(self) -> str:
+        return f"{self.dense}, cache {self.cache}"
+
+    def bundle(self, root: Path, kind: str) -> Path:
+        """Where the bundle for a kind of session is."""
+        part = "dense" if kind == BASELINE else "experts"
+        return root / f"{part}-{self.dense}-{self.cache}"
+
+
+PRECISIONS = [
+    Precision("fp32", "fp32"),
+    Precision("int8", "fp32"),
+    Precision("int4", "fp32"),
+    Precision("int4", "int8"),
+]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is run: the arguments of the same names."""
+
+    contexts: tuple[int, ...]
+    steps: int
+    turns: int
+    threads: int
+
+
+def make_bundles(shape: str, root: Path, progress: Progress) -> None:
+    """Checkpoints, one blob and all bundles, as far as they are not there."""
+    from molkv_model.config import preset
+
+    task = progress.add_task("export", total=3 + 2 * len(PRECISIONS))
+    config = preset(shape)
+    for name, made in (("experts", config), ("dense", config.without_experts())):
+        folder = root / f"checkpoint-{name}"
+        if not folder.exists():
+            in_child(write_checkpoint, made, folder)
+        progress.advance(task)
+    blob = root / BLOB_FILE
+    if not blob.exists():
+        in_child(write_blob, root / "checkpoint-experts", blob)
+    progress.advance(task)
+    for precision in PRECISIONS:
+        for kind in (BASELINE, "warm"):
+            out = precision.bundle(root, kind)
+            if not out.exists():
+                checkpoint = root / (
+                    "checkpoint-dense" if kind == BASELINE else "checkpoint-experts"
+                )
+                in_child(make_bundle, out, checkpoint, blob, precision)
+            progress.advance(task)
+
+
+def make_bundle(out: Path, checkpoint: Path, blob: Path, precision: Precision) -> None:
+    """One bundle."""
+    write_bundle(out, checkpoint, blob, "onnx", precision.dense, cache=precision.cache)
+
+
+def measure_steps(precision: Precision, root: Path, load: Load, context: int) -> dict[str, Any]:
+    """In a child: seconds of every step of every kind of session, taking turns."""
+    generator = np.random.default_rng(context)
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    lookups: dict[str, float] = dict.fromkeys(STORED, 0.0)
+    with ExitStack() as stack:
+        sessions = {}
+        for kind in KINDS:
+            bundle = Bundle.open(precision.bundle(root, kind), verify_checksums=False)
+            sessions[kind] = stack.enter_context(Session(bundle, threads=load.threads))
+        vocabulary = sessions[BASELINE].model.vocab_size
+        prompt = generator.integers(0, vocabulary, context).tolist()
+        known = generator.integers(0, vocabulary, load.steps).tolist()
+        for session in sessions.values():
+            session.prefill(prompt)
+            for token in known:
+                session.step(token)
+        before = {kind: sessions[kind].stats.lookup_seconds for kind in STORED}
+        for _ in range(load.turns):
+            for place in generator.permutation(len(KINDS)):
+                kind = KINDS[place]
+                ids = known
+                if kind == "cold":
+                    ids = generator.integers(0, vocabulary, load.steps).tolist()
+                    drop_from_page_cache(sessions[kind].bundle.expert_files)
+                seconds[kind] += time_steps(sessions[kind].step, ids)
+        for kind in STORED:
+            lookups[kind] = sessions[kind].stats.lookup_seconds - before[kind]
+    steps = load.turns * load.steps
+    return {
+        "step_s": {kind: statistics.median(found) for kind, found in seconds.items()},
+        "lookup_s": {kind: lookups[kind] / steps for kind in STORED},
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def time_steps(step: Step, ids: list[int]) -> list[float]:
+    """Seconds of each step."""
+    seconds = []
+    for token in ids:
+        began = time.perf_counter()
+        step(token)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def measure_eager(root: Path, load: Load, context: int) -> float:
+    """In a child: median seconds of a step of torch, with all rows in memory."""
+    import torch
+
+    from molkv_export.dense_graph import DenseGraph, ExpertPlanes
+    from molkv_model.checkpoint import Checkpoint
+    from molkv_runtime.blob import Blob
+
+    torch.set_num_threads(load.threads)
+    graph = DenseGraph.from_checkpoint(Checkpoint(root / "checkpoint-experts"))
+    window = graph.config.expert_window
+    with Blob.open(root / BLOB_FILE) as blob:
+        layout = blob.layout
+        table = np.fromfile(root / BLOB_FILE, np.uint8, offset=blob.header.data_offset)
+    table = table.reshape(-1, layout.row_stride)
+    ids = np.random.default_rng(0).integers(0, graph.config.vocab_size, context + load.steps)
+    start = torch.zeros(1, dtype=torch.int64)
+
+    def planes(token_ids: Any) -> list[ExpertPlanes]:
+        def plane(array: Any) -> torch.Tensor | None:
+            return None if array is None else torch.from_numpy(array)
+
+        return [
+            ExpertPlanes(*(plane(getattr(layer, name)) for name in PLANES))  # type: ignore[arg-type]
+            for layer in layout.sections(table[token_ids])
+        ]
+
+    def run(first: int, last: int) -> None:
+        rows = planes(ids[max(0, first - window + 1) : last])
+        with torch.no_grad():
+            graph.head(
+                graph.hidden_states(torch.from_numpy(ids[None, first:last]), first, rows, start)[
+                    :, -1:
+                ]
+            )
+
+    run(0, context)
+    position = context
+    seconds = []
+    for _ in range(min(load.steps, 30)):
+        began = time.perf_counter()
+        run(position, position + 1)
+        seconds.append(time.perf_counter() - began)
+        position += 1
+    return statistics.median(seconds)
+
+
+PLANES = ("keys", "key_scales", "values", "value_scales")
+
+
+def measure_memory(bundle_folder: Path, threads: int) -> dict[str, int]:
+    """In a child: the most that was ever resident, and the bytes of the expert window."""
+    bundle = Bundle.open(bundle_folder, verify_checksums=False)
+    with Session(bundle, threads=threads) as session:
+        ids = np.random.default_rng(0).integers(0, session.model.vocab_size, 512).tolist()
+        session.prefill(ids[:256])
+        for token in ids[256:]:
+            session.step(token)
+        return {"peak_bytes": resident("VmHWM"), "window_bytes": session.window_bytes}
+
+
+def drop_from_page_cache(files: list[Path]) -> None:
+    """The files' pages, which are clean."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dict[str, Any]]:
+    """One record for each precision and context."""
+    results = []
+    task = progress.add_task("measure", total=len(PRECISIONS) * (len(load.contexts) + 1))
+    eager_seconds = {
+        context: in_child(measure_eager, root, load, context) if eager else None
+        for context in load.contexts
+    }
+    for precision in PRECISIONS:
+        memory = {
+            kind: in_child(measure_memory, precision.bundle(root, kind), load.threads)
+            for kind in (BASELINE, "warm")
+        }
+        progress.advance(task)
+        for context in load.contexts:
+            progress.update(task, description=f"{precision}, context {context}")
+            found = in_child(measure_steps, precision, root, load, context)
+            progress.advance(task)
+            step = found["step_s"]
+            results.append(
+                {
+                    "dense": precision.dense,
+                    "cache": precision.cache,
+                    "context": context,
+                    **found,
+                    "ratio": {kind: step[BASELINE] / step[kind] for kind in STORED},
+                    "eager_s": eager_seconds[context],
+                    "memory": memory,
+                }
+            )
+    return results
+
+
+def print_tables(results: list[dict[str, Any]]) -> None:
+    """Speed by precision and context, then memory by precision."""
+    print(f"{'dense':6}{'cache':6}{'context':>8}{'none':>10}{'warm':>10}{'ratio':>7}", end="")
+    print(f"{'cold':>10}{'ratio':>7}{'lookup µs':>11}{'of step':>9}{'eager':>8}{'x':>6}")
+    for found in results:
+        step, ratio = found["step_s"], found["ratio"]
+        print(f"{found['dense']:6}{found['cache']:6}{found['context']:8}", end="")
+        print(f"{1 / step[BASELINE]:10.1f}{1 / step['warm']:10.1f}{ratio['warm']:7.3f}", end="")
+        print(f"{1 / step['cold']:10.1f}{ratio['cold']:7.3f}", end="")
+        lookup = found["lookup_s"]["warm"]
+        print(f"{1e6 * lookup:11.1f}{100 * lookup / step['warm']:8.1f}%", end="")
+        eager = found["eager_s"]
+        print("" if eager is None else f"{1 / eager:8.1f}{eager / step['warm']:6.1f}")
+    print()
+    print(f"{'dense':6}{'cache':6}{'none MB':>10}{'warm MB':>10}{'window MB':>11}{'more MB':>9}")
+    for found in results:
+        if found["context"] == results[0]["context"]:
+            none, warm = (found["memory"][kind] for kind in (BASELINE, "warm"))
+            more = warm["peak_bytes"] - none["peak_bytes"] - warm["window_bytes"]
+            print(f"{found['dense']:6}{found['cache']:6}{none['peak_bytes'] / MB:10.1f}", end="")
+            print(f"{warm['peak_bytes'] / MB:10.1f}{warm['window_bytes'] / MB:11.1f}", end="")
+            print(f"{more / MB:9.1f}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="160m", help="tiny, small or 160m")
+    parser.add_argument("--folder", type=Path, help="where bundles are made; a temporary folder")
+    parser.add_argument("--keep", action="store_true", help="keep them there, and reuse them")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[64, 1024])
+    parser.add_argument("--steps", type=int, default=16, help="of a turn")
+    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=available_cores(), help="by default all")
+    parser.add_argument("--no-eager", action="store_true", help="leave torch out")
+    arguments = parser.parse_args()
+    if arguments.keep and arguments.folder is None:
+        parser.error("--keep needs --folder")
+    return arguments
+
+
+def main() -> None:
+    """Run the benchmark."""
+    arguments = parse_arguments()
+    load = Load(tuple(arguments.contexts), arguments.steps, arguments.turns, arguments.threads)
+    with (
+        nullcontext(arguments.folder)
+        if arguments.keep
+        else TemporaryDirectory(dir=arguments.folder, prefix="experts-cost-")
+    ) as folder:
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        with Progress(console=Console(stderr=True)) as progress:
+            make_bundles(arguments.shape, root, progress)
+            results = measure(root, load, not arguments.no_eager, progress)
+        blob_bytes = (root / BLOB_FILE).stat().st_size
+    print(f"{arguments.shape}, blob of {blob_bytes / 1e9:.2f} GB, {load.threads} threads; tokens/s")
+    print_tables(results)
+    if arguments.json is not None:
+        on = {"machine": platform.machine(), "cores": available_cores()}
+        document = {
+            "benchmark": "experts_cost",
+            "shape": arguments.shape,
+            "blob_bytes": blob_bytes,
+            "on": on,
+            "threads": load.threads,
+            "results": results,
+        }
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
