@@ -39,6 +39,17 @@ struct Avx2 {
   static Register Load(const Half* elements) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(elements)));
   }
+  static Register Load(const Int4Pair* pairs) {
+    int32_t four;
+    memcpy(&four, pairs, sizeof(four));
+    // Each pair in 64 bits: its elements move to the top of either half, and down again.
+    const __m256i wide = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four));
+    const __m256i tops = _mm256_or_si256(_mm256_slli_epi64(wide, 28), _mm256_slli_epi64(wide, 56));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(tops, 28));
+  }
+  static Register Fill(Half value) {
+    return _mm256_cvtph_ps(_mm_set1_epi16(static_cast<int16_t>(value.bits)));
+  }
   // The first `count` elements, then zeros; memory behind them is not read.
   template <typename Element>
   static Register LoadPart(const Element* elements, size_t count) {

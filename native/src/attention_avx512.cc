@@ -44,6 +44,16 @@ struct Avx512 {
   static Register Load(const Half* elements) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(elements)));
   }
+  static Register Load(const Int4Pair* pairs) {
+    // Each pair in 64 bits: its elements move to the top of either half, and down again.
+    const __m512i wide =
+        _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(pairs)));
+    const __m512i tops = _mm512_or_si512(_mm512_slli_epi64(wide, 28), _mm512_slli_epi64(wide, 56));
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(tops, 28));
+  }
+  static Register Fill(Half value) {
+    return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<int16_t>(value.bits)));
+  }
   // The first `count` elements, then zeros; memory behind them is not read.
   static Register LoadPart(const float* elements, size_t count) {
     return _mm512_maskz_loadu_ps(First(count), elements);

@@ -88,7 +88,16 @@ TEST(BlobHeaderTest, NamesTheFirstRuleThatABrokenPageBreaks) {
       {"magic is 47 4d", [](Bytes& page) { page[0] = 'G'; }},
       {"version is 2.0, but this reader reads version 1.0 to 1.0",
        [](Bytes& page) { Put<uint16_t>(page, 8, 2); }, false},
-      {"version is 1.1", [](Bytes& page) { Put<uint16_t>(page, 10, 1); }, false},
+      {"version is 1.2", [](Bytes& page) { Put<uint16_t>(page, 10, 2); }, false},
+      {"version_minor is 1, but must be 0 where value_dtype is 3",
+       [](Bytes& page) { Put<uint16_t>(page, 10, 1); }},
+      {"version_minor is 0, but must be 1 where value_dtype is 4",
+       [](Bytes& page) { Put<uint16_t>(page, 94, 4); }},
+      {"value_size is 6, but int4 values must be a multiple of 32 (32 for each key head)",
+       [](Bytes& page) {
+         Put<uint16_t>(page, 10, 1);
+         Put<uint16_t>(page, 94, 4);
+       }},
       {"header_size is 144, but must be 16384", [](Bytes& page) { Put<uint32_t>(page, 12, 144); }},
       {"header CRC32C is 0x", [](Bytes& page) { page[120] ^= 1; }, false},
       {"reserved byte 200 is 7, but must be 0", [](Bytes& page) { page[200] = 7; }},
@@ -129,8 +138,8 @@ TEST(BlobHeaderTest, NamesTheFirstRuleThatABrokenPageBreaks) {
       {"key_size is 0, but key_heads is 1: both or none",
        [](Bytes& page) { Put<uint32_t>(page, 84, 0); }},
       {"value_size is 131073", [](Bytes& page) { Put<uint32_t>(page, 88, 131073); }},
-      {"key_dtype is 4 (int4)", [](Bytes& page) { Put<uint16_t>(page, 92, 4); }},
-      {"value_dtype is 1, but must be 2 (float16) or 3 (int8)",
+      {"key_dtype is 4, but must be 3", [](Bytes& page) { Put<uint16_t>(page, 92, 4); }},
+      {"value_dtype is 1, but must be 2 (float16), 3 (int8) or 4 (int4)",
        [](Bytes& page) { Put<uint16_t>(page, 94, 1); }},
       {"key_dtype is 2, but must be 3", [](Bytes& page) { Put<uint16_t>(page, 92, 2); }},
       {"scale_dtype is 0, but must be 1", [](Bytes& page) { Put<uint16_t>(page, 96, 0); }},
