@@ -8,7 +8,6 @@
 #include <string>
 
 #include "error.h"
-#include "int4.h"
 
 namespace molkv {
 namespace {
@@ -48,9 +47,9 @@ void CheckValueType(const molkv_attention_inputs& inputs) {
            " (pass MOLKV_INT8, MOLKV_INT4 or MOLKV_FLOAT16)");
   }
   const uint32_t part = inputs.value_size / inputs.heads;
-  if (part % kInt4Group != 0) {
+  if (part % MOLKV_INT4_GROUP != 0) {
     Refuse("value_size / heads is " + std::to_string(part) + " (for MOLKV_INT4 it must be a " +
-           "multiple of " + std::to_string(kInt4Group) + ")");
+           "multiple of " + std::to_string(MOLKV_INT4_GROUP) + ")");
   }
   CheckNotNull(inputs.value_scales, "value_scales");
 }

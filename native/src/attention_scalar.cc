@@ -55,7 +55,7 @@ template <>
 float ValueAt<Int4Pair>(const molkv_attention_inputs& inputs, size_t place) {
   const uint8_t bits = static_cast<const Int4Pair*>(inputs.values)[place / 2].bits;
   const int element = (place % 2 == 0 ? bits : bits >> 4) & 15;
-  const Half scale = static_cast<const Half*>(inputs.value_scales)[place / kInt4Group];
+  const Half scale = static_cast<const Half*>(inputs.value_scales)[place / MOLKV_INT4_GROUP];
   return static_cast<float>(element < 8 ? element : element - 16) * ToFloat(scale);
 }
 

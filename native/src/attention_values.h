@@ -53,18 +53,18 @@ class ValuePlane<Vector, Int4Pair> {
   using Register = typename Vector::Register;
 
   static constexpr bool kScalesWeights = false;
-  static_assert(kInt4Group % Vector::kWidth == 0, "a vector has one scale");
+  static_assert(MOLKV_INT4_GROUP % Vector::kWidth == 0, "a vector has one scale");
 
   ValuePlane(const molkv_attention_inputs& inputs, size_t pair, size_t column)
       : width_(inputs.value_size),
         values_(static_cast<const Int4Pair*>(inputs.values) + (pair * width_ + column) / 2),
         scales_(static_cast<const Half*>(inputs.value_scales) +
-                (pair * width_ + column) / kInt4Group) {}
+                (pair * width_ + column) / MOLKV_INT4_GROUP) {}
 
   MOLKV_INLINE Register Load(size_t pair, size_t column) const {
     const size_t element = pair * width_ + column;
     return Vector::Multiply(Vector::Load(values_ + element / 2),
-                            Vector::Fill(scales_[element / kInt4Group]));
+                            Vector::Fill(scales_[element / MOLKV_INT4_GROUP]));
   }
 
   MOLKV_INLINE Register LoadPart(size_t pair, size_t column, size_t) const {

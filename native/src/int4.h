@@ -8,9 +8,6 @@
 
 namespace molkv {
 
-// Elements that share a scale, a half.
-constexpr uint32_t kInt4Group = 32;
-
 // Two elements in two's complement, the first in the low four bits.
 struct Int4Pair {
   uint8_t bits;

@@ -39,7 +39,7 @@ ValueType ValueTypeOf(const molkv_geometry& geometry, const std::string& source)
     case MOLKV_INT8:
       return {MOLKV_INT8, MOLKV_FLOAT32, geometry.value_size};
     case MOLKV_INT4:
-      return {MOLKV_INT8, MOLKV_FLOAT16, kInt4Group};
+      return {MOLKV_INT8, MOLKV_FLOAT16, MOLKV_INT4_GROUP};
     default:
       throw FormatError(source, "value_dtype", geometry.value_dtype,
                         "must be 2 (float16), 3 (int8) or 4 (int4)");
@@ -61,11 +61,11 @@ void ValidateGeometry(const molkv_geometry& geometry, const std::string& source)
                       "key_heads is " + std::to_string(geometry.key_heads) + ": both or none");
   }
   const ValueType type = ValueTypeOf(geometry, source);
-  const uint64_t multiple = uint64_t{kInt4Group} * (has_keys ? geometry.key_heads : 1);
+  const uint64_t multiple = uint64_t{MOLKV_INT4_GROUP} * (has_keys ? geometry.key_heads : 1);
   if (geometry.value_dtype == MOLKV_INT4 && geometry.value_size % multiple != 0) {
     throw FormatError(source, "value_size", geometry.value_size,
                       "int4 values must be a multiple of " + std::to_string(multiple) + " (" +
-                          std::to_string(kInt4Group) + " for each key head)",
+                          std::to_string(MOLKV_INT4_GROUP) + " for each key head)",
                       "export with int8 or f16 experts");
   }
   struct Field {

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "error.h"
-#include "int4.h"
 #include "molkv/molkv.h"
 
 namespace molkv {

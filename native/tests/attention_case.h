@@ -95,7 +95,7 @@ class Case {
     const float key_scale = shape.key_dtype == MOLKV_INT8 ? 0.02f : 1.2f;
     if (shape.key_scales) inputs_.key_scales = Floats(pairs, key_scale / 4, key_scale);
     if (shape.value_dtype == MOLKV_INT4) {
-      inputs_.value_scales = Vectors(pairs * shape.value_size / 32, MOLKV_FLOAT16);
+      inputs_.value_scales = Vectors(pairs * shape.value_size / MOLKV_INT4_GROUP, MOLKV_FLOAT16);
     } else if (shape.value_scales) {
       inputs_.value_scales = Floats(pairs, 0.005f, 0.02f);
     }

@@ -60,7 +60,8 @@ class CaseFile {
     const bool packed = header.value_dtype == MOLKV_INT4;
     const size_t value_bytes =
         packed ? header.value_size / 2 : header.value_size * bytes(header.value_dtype);
-    const size_t value_scale_bytes = packed ? header.value_size / 32 * 2 : sizeof(float);
+    const size_t value_scale_bytes =
+        packed ? header.value_size / MOLKV_INT4_GROUP * 2 : sizeof(float);
     inputs_.query = floats(header.tokens * key_width);
     inputs_.keys = Take(pairs * key_width * bytes(header.key_dtype));
     if (header.has_key_scales) inputs_.key_scales = floats(pairs);

@@ -104,6 +104,9 @@ typedef enum molkv_data_type MOLKV_ENUM {
   MOLKV_INT4 = 4,  // values only: two elements a byte, the first in its low four bits
 } molkv_data_type;
 
+// Elements of a MOLKV_INT4 value that share a scale.
+#define MOLKV_INT4_GROUP 32
+
 // What a row holds. The fields are those of the blob's header. `scale_dtype` is the type of the
 // values' scales; it and the group sizes are 0 where there are no scales.
 typedef struct molkv_geometry {
