@@ -60,6 +60,12 @@ class OpCase:
     start: int
 
     @property
+    def value_size(self) -> int:
+        """Elements of a value, d."""
+        packed = 2 if self.rows.values.dtype == np.uint8 else 1
+        return packed * self.rows.values.shape[2]
+
+    @property
     def feeds(self) -> dict[str, NDArray[Any] | None]:
         """The op's inputs by name."""
         return {
@@ -224,8 +230,7 @@ def op_model(case: OpCase) -> onnx.ModelProto:
         )
         for name, value in feeds.items()
     ]
-    packed = 2 if case.rows.values.dtype == np.uint8 else 1
-    shape_out = [case.query.shape[0], packed * case.rows.values.shape[2]]
+    shape_out = [case.query.shape[0], case.value_size]
     output = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, shape_out)
     operators = [helper.make_opsetid("", OPSET), helper.make_opsetid(NAMESPACE_MOLKV, 1)]
     return helper.make_model(

@@ -86,7 +86,7 @@ TEST(BlobHeaderTest, NamesTheFirstRuleThatABrokenPageBreaks) {
       {"file length is 16383, but the header alone has 16384", [](Bytes& page) { page.pop_back(); },
        false},
       {"magic is 47 4d", [](Bytes& page) { page[0] = 'G'; }},
-      {"version is 2.0, but this reader reads version 1.0 to 1.0",
+      {"version is 2.0, but this reader reads version 1.0 to 1.1",
        [](Bytes& page) { Put<uint16_t>(page, 8, 2); }, false},
       {"version is 1.2", [](Bytes& page) { Put<uint16_t>(page, 10, 2); }, false},
       {"version_minor is 1, but must be 0 where value_dtype is 3",

@@ -40,6 +40,8 @@ __all__ = ["MODEL_FILE", "check_model", "required_operators", "write_dense_graph
 MODEL_FILE = "dense.onnx"
 DATA_FILE = "dense.onnx.data"
 _ROTARY_MULTIPLE = 16
+
+
 def required_operators(config: ModelConfig) -> dict[str, int]:
     """The operator sets that a model's graph uses, with their versions."""
     operators = {"": OPSET, NAMESPACE_MICROSOFT: 1}
