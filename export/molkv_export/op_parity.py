@@ -63,7 +63,7 @@ class OpCase:
     def value_size(self) -> int:
         """Elements of a value, d."""
         packed = 2 if self.rows.values.dtype == np.uint8 else 1
-        return packed * self.rows.values.shape[2]
+        return packed * int(self.rows.values.shape[2])
 
     @property
     def feeds(self) -> dict[str, NDArray[Any] | None]:

@@ -74,9 +74,9 @@ def quantize(vectors: NDArray[np.float32], precision: ExpertPrecision) -> Quanti
 
 def pack_int4(elements: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Two elements a byte, the first in its low four bits: int8 [..., size] to [..., size / 2]."""
-    bits = elements.view(np.uint8) & 15
-    packed: NDArray[np.uint8] = bits[..., 0::2] | bits[..., 1::2] << 4
-    return packed
+    bits = elements.view(np.uint8) & np.uint8(15)
+    packed = bits[..., 0::2] | bits[..., 1::2] << np.uint8(4)
+    return packed.astype(np.uint8, copy=False)
 
 
 def _int4(vectors: NDArray[np.float32]) -> Quantized:

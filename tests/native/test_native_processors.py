@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case, op_model
 from molkv_runtime.blob import Blob
+from molkv_runtime.dequantize import dequantize
 from molkv_runtime.errors import MolkvError
 from molkv_runtime.expert_attention import expert_attention
-from molkv_runtime.row_layout import DataType, LayerRows, RowGeometry, RowLayout
+from molkv_runtime.row_layout import DataType, RowGeometry, RowLayout
 from tests.attacks.blob_files import attacks
 from tests.format.strategies import write_shards
 from tests.native.builds import Builds, Processor, emulated
