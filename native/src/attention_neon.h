@@ -50,20 +50,26 @@ struct Neon {
   static Register Load(const float* elements) {
     return {vld1q_f32(elements), vld1q_f32(elements + 4)};
   }
-  static Register Load(const int8_t* elements) { return FromInt8(vld1_s8(elements)); }
+  static Register Load(const int8_t* elements) {
+    const int16x8_t wide = vmovl_s8(vld1_s8(elements));
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_high_s16(wide))};
+  }
   static Register Load(const Half* elements) {
     const float16x8_t halves = vreinterpretq_f16_u16(vld1q_u16(&elements->bits));
     return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)};
   }
-  static Register Load(const Int4Pair* pairs) {
-    uint32_t four;
-    memcpy(&four, pairs, sizeof(four));
-    const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(four));
-    const int8x8_t first = vshr_n_s8(vshl_n_s8(bytes, 4), 4), second = vshr_n_s8(bytes, 4);
-    return FromInt8(vzip1_s8(first, second));
+  static Register Load(const Int4Pair* pairs, Register scale) {
+    int32_t eight;
+    memcpy(&eight, pairs, sizeof(eight));
+    // All in each lane; its own one moves to the top, and down again with its sign.
+    const int32x4_t all = vdupq_n_s32(eight);
+    const int32x4_t low = vshlq_s32(all, int32x4_t{28, 24, 20, 16});
+    const int32x4_t high = vshlq_s32(all, int32x4_t{12, 8, 4, 0});
+    return Multiply({vcvtq_f32_s32(vshrq_n_s32(low, 28)), vcvtq_f32_s32(vshrq_n_s32(high, 28))},
+                    scale);
   }
-  static Register Fill(Half value) {
-    const float16x4_t halves = vreinterpret_f16_u16(vdup_n_u16(value.bits));
+  static Register Int4Scale(Half scale) {
+    const float16x4_t halves = vreinterpret_f16_u16(vdup_n_u16(scale.bits));
     return {vcvt_f32_f16(halves), vcvt_f32_f16(halves)};
   }
   // The first `count` elements, then zeros; memory behind them is not read.
@@ -102,10 +108,6 @@ struct Neon {
   }
 
  private:
-  static Register FromInt8(int8x8_t bytes) {
-    const int16x8_t wide = vmovl_s8(bytes);
-    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_high_s16(wide))};
-  }
   static float32x4_t PowerOfTwo(float32x4_t powers) {
     const int32x4_t exponents = vaddq_s32(vcvtq_s32_f32(powers), vdupq_n_s32(127));
     return vreinterpretq_f32_s32(vshlq_n_s32(exponents, 23));

@@ -27,8 +27,15 @@ class ValuePlane {
       : width_(inputs.value_size),
         values_(static_cast<const Value*>(inputs.values) + pair * width_ + column) {}
 
-  MOLKV_INLINE Register Load(size_t pair, size_t column) const {
-    return Vector::Load(values_ + pair * width_ + column);
+  // Vectors that are best loaded together.
+  static constexpr size_t kTogether = 1;
+
+  // kCount vectors one behind the other.
+  template <size_t kCount>
+  MOLKV_INLINE void Load(size_t pair, size_t column, Register* values) const {
+    const Value* first = values_ + pair * width_ + column;
+    Unroll<kCount>(
+        [&](auto i) MOLKV_LAMBDA_INLINE { values[i] = Vector::Load(first + i * Vector::kWidth); });
   }
 
   // The first `count` elements, then zeros; memory behind them is not read.
@@ -56,26 +63,38 @@ class ValuePlane<Vector, Int4Pair> {
   static_assert(MOLKV_INT4_GROUP % Vector::kWidth == 0, "a vector has one scale");
 
   ValuePlane(const molkv_attention_inputs& inputs, size_t pair, size_t column)
-      : width_(inputs.value_size),
-        values_(static_cast<const Int4Pair*>(inputs.values) + (pair * width_ + column) / 2),
-        scales_(static_cast<const Half*>(inputs.value_scales) +
-                (pair * width_ + column) / MOLKV_INT4_GROUP) {}
+      : pair_bytes_(inputs.value_size / 2),
+        pair_groups_(inputs.value_size / MOLKV_INT4_GROUP),
+        values_(static_cast<const Int4Pair*>(inputs.values) + pair * pair_bytes_ + column / 2),
+        scales_(static_cast<const Half*>(inputs.value_scales) + pair * pair_groups_ +
+                column / MOLKV_INT4_GROUP) {}
 
-  MOLKV_INLINE Register Load(size_t pair, size_t column) const {
-    const size_t element = pair * width_ + column;
-    return Vector::Multiply(Vector::Load(values_ + element / 2),
-                            Vector::Fill(scales_[element / MOLKV_INT4_GROUP]));
+  static constexpr size_t kTogether = MOLKV_INT4_GROUP / Vector::kWidth;
+
+  // `column` is a multiple of the vectors' columns, or of a group.
+  template <size_t kCount>
+  MOLKV_INLINE void Load(size_t pair, size_t column, Register* values) const {
+    const Int4Pair* first = values_ + pair * pair_bytes_ + column / 2;
+    const Half* scales = scales_ + pair * pair_groups_ + column / MOLKV_INT4_GROUP;
+    Register scale;
+    Unroll<kCount>([&](auto i) MOLKV_LAMBDA_INLINE {
+      if (i % kTogether == 0) scale = Vector::Int4Scale(scales[i / kTogether]);
+      values[i] = Vector::Load(first + i * Vector::kWidth / 2, scale);
+    });
   }
 
   MOLKV_INLINE Register LoadPart(size_t pair, size_t column, size_t) const {
-    return Load(pair, column);
+    Register value;
+    Load<1>(pair, column, &value);
+    return value;
   }
 
   const void* address() const { return values_; }
-  size_t pair_bytes() const { return width_ / 2; }
+  size_t pair_bytes() const { return pair_bytes_; }
 
  private:
-  size_t width_;
+  size_t pair_bytes_;
+  size_t pair_groups_;
   const Int4Pair* values_;
   const Half* scales_;
 };

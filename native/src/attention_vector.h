@@ -224,12 +224,21 @@ class Tile {
       Unroll<kCount>([&](auto i) MOLKV_LAMBDA_INLINE { weights[i] = Vector::Fill(from[i]); });
       const size_t end = (head + 1) * part_;
       size_t column = head * part_;
-      for (; column + kWidth <= end; column += kWidth) {
-        Register sum = Vector::Load(output_ + column);
-        Unroll<kCount>([&](auto i) MOLKV_LAMBDA_INLINE {
-          sum = Vector::MultiplyAdd(values_.Load(pair + i, column), weights[i], sum);
+      for (; column + kTogether * kWidth <= end; column += kTogether * kWidth) {
+        Register sums[kTogether];
+        Unroll<kTogether>([&](auto j) MOLKV_LAMBDA_INLINE {
+          sums[j] = Vector::Load(output_ + column + j * kWidth);
         });
-        Vector::Store(output_ + column, sum);
+        Unroll<kCount>([&](auto i) MOLKV_LAMBDA_INLINE {
+          Register values[kTogether];
+          values_.template Load<kTogether>(pair + i, column, values);
+          Unroll<kTogether>([&](auto j) MOLKV_LAMBDA_INLINE {
+            sums[j] = Vector::MultiplyAdd(values[j], weights[i], sums[j]);
+          });
+        });
+        Unroll<kTogether>([&](auto j) MOLKV_LAMBDA_INLINE {
+          Vector::Store(output_ + column + j * kWidth, sums[j]);
+        });
       }
       if (column < end) {
         const size_t left = end - column;
@@ -266,11 +275,11 @@ class Tile {
     const size_t stride = heads_ * sizes_.scores;
     for (size_t pair = 0; pair < pairs_; ++pair, ++weights) {
       Register value[kColumns];
-      Unroll<kColumns>([&](auto i) MOLKV_LAMBDA_INLINE {
-        const size_t first = column + i * kWidth;
-        value[i] =
-            width < kWidth ? values_.LoadPart(pair, first, width) : values_.Load(pair, first);
-      });
+      if (width < kWidth) {  // then kColumns is 1
+        value[0] = values_.LoadPart(pair, column, width);
+      } else {
+        values_.template Load<kColumns>(pair, column, value);
+      }
       Unroll<kTokens>([&](auto token) MOLKV_LAMBDA_INLINE {
         const Register weight = Vector::Fill(weights[token * stride]);
         Unroll<kColumns>([&](auto i) MOLKV_LAMBDA_INLINE {
@@ -322,6 +331,7 @@ class Tile {
 
   static constexpr size_t kWidth = Vector::kWidth;
   static constexpr size_t kPairs = kWidth / kTokens;
+  static constexpr size_t kTogether = Values::kTogether;
   static constexpr size_t kRows = 8;  // pairs whose values are added at once for a single token
   static constexpr size_t kKeyGroupsAhead = 2;
   static constexpr size_t kValueGroupsAhead = 4;

@@ -1,4 +1,4 @@
-"""What int8 and int4 experts cost on text that no model here was trained on, and how it is measured."""
+"""What int8 and int4 experts cost on text that no model here has seen, and how it is measured."""
 
 from __future__ import annotations
 
