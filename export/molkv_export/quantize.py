@@ -89,22 +89,26 @@ def _int4(vectors: NDArray[np.float32]) -> Quantized:
             f"an expert value is {np.abs(extremes).max():.6g}, the scales of int4 end at {limit:g}",
             fix="export with int8 experts",
         )
-    scales = np.zeros(extremes.shape, np.float16)
-    elements = np.zeros(groups.shape, np.int8)
+    scales = np.zeros(extremes.shape, np.float32)
+    elements = np.zeros(groups.shape, np.float32)
     least = np.full(extremes.shape, np.inf, np.float32)
     for divisor in _INT4_DIVISORS:
-        tried = (extremes / np.float32(divisor)).astype(np.float16)
+        tried = (extremes / np.float32(divisor)).astype(np.float16).astype(np.float32)
         rounded = _round_int4(groups, tried)
-        error = np.square(rounded * tried.astype(np.float32) - groups).sum(axis=-1, keepdims=True)
-        better = error < least
-        least = np.where(better, error, least)
-        scales = np.where(better, tried, scales)
-        elements = np.where(better, rounded, elements)
-    return Quantized(pack_int4(elements).reshape(*vectors.shape[:-1], -1), scales[..., 0])
+        error = rounded * tried
+        error -= groups
+        squared = np.einsum("...i,...i->...", error, error)[..., None]
+        better = squared < least
+        np.copyto(least, squared, where=better)
+        np.copyto(scales, tried, where=better)
+        np.copyto(elements, rounded, where=better)
+    packed = pack_int4(elements.astype(np.int8)).reshape(*vectors.shape[:-1], -1)
+    return Quantized(packed, scales[..., 0].astype(np.float16))
 
 
-def _round_int4(groups: NDArray[np.float32], scales: NDArray[np.float16]) -> NDArray[np.int8]:
+def _round_int4(groups: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
     # A group whose scale float16 rounds to zero becomes zeros.
-    divisor = np.where(scales == 0, np.float16(1), scales).astype(np.float32)
-    rounded = np.rint(groups / divisor).clip(_INT4_LEAST, _INT4_MOST)
-    return np.where(scales == 0, 0, rounded).astype(np.int8)
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
+    rounded = groups * inverse
+    np.rint(rounded, out=rounded)
+    return np.clip(rounded, _INT4_LEAST, _INT4_MOST, out=rounded)

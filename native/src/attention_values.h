@@ -23,12 +23,12 @@ class ValuePlane {
   // Scales of whole vectors are not applied here but to the weights.
   static constexpr bool kScalesWeights = true;
 
+  // Vectors that are best loaded together.
+  static constexpr size_t kTogether = 1;
+
   ValuePlane(const molkv_attention_inputs& inputs, size_t pair, size_t column)
       : width_(inputs.value_size),
         values_(static_cast<const Value*>(inputs.values) + pair * width_ + column) {}
-
-  // Vectors that are best loaded together.
-  static constexpr size_t kTogether = 1;
 
   // kCount vectors one behind the other.
   template <size_t kCount>
@@ -60,6 +60,7 @@ class ValuePlane<Vector, Int4Pair> {
   using Register = typename Vector::Register;
 
   static constexpr bool kScalesWeights = false;
+  static constexpr size_t kTogether = MOLKV_INT4_GROUP / Vector::kWidth;  // those of a group
   static_assert(MOLKV_INT4_GROUP % Vector::kWidth == 0, "a vector has one scale");
 
   ValuePlane(const molkv_attention_inputs& inputs, size_t pair, size_t column)
@@ -68,8 +69,6 @@ class ValuePlane<Vector, Int4Pair> {
         values_(static_cast<const Int4Pair*>(inputs.values) + pair * pair_bytes_ + column / 2),
         scales_(static_cast<const Half*>(inputs.value_scales) + pair * pair_groups_ +
                 column / MOLKV_INT4_GROUP) {}
-
-  static constexpr size_t kTogether = MOLKV_INT4_GROUP / Vector::kWidth;
 
   // `column` is a multiple of the vectors' columns, or of a group.
   template <size_t kCount>

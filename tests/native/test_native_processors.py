@@ -44,7 +44,7 @@ def op_cases() -> dict[str, OpCase]:
         "prefill": make_case(geometry_of(2, 24, 40, int8), 16, tokens=21, rows=36),
         "padding": make_case(geometry_of(2, 24, 40, int8), 16, tokens=3, rows=24, start=15),
         "odd": make_case(geometry_of(3, 7, 33, int8), 13, tokens=9, rows=40),
-        "int4": make_case(geometry_of(4, 16, 192, DataType.INT4), 64, tokens=1, rows=64),
+        "int4": make_case(geometry_of(4, 16, 256, DataType.INT4), 64, tokens=1, rows=64),
         "int4-prefill": make_case(geometry_of(2, 24, 64, DataType.INT4), 16, tokens=21, rows=36),
         "half": make_case(geometry_of(3, 7, 33, half), 13, tokens=9, rows=40),
         "mole": make_case(geometry_of(0, 0, 48, int8), 1, tokens=6, rows=6),
