@@ -1,6 +1,6 @@
 """How fast is expert attention, against reading its rows and against doing without a kernel?
 
-    python benchmarks/expert_attention.py --json result.json
+    python benchmarks/expert_attention.py --values int4 --json result.json
 
 The floor is the time that one core takes to read the window's keys and values once, measured beside
 each kernel by scanning them with the C library's memchr. All go through many windows in turn, as a
@@ -35,8 +35,9 @@ from molkv_export.op_parity import OpCase, make_case, op_model
 from molkv_runtime.expert_attention import expert_attention
 from molkv_runtime.native import NativeAttention, NativeLibrary, operator_library
 from molkv_runtime.native.structures import AttentionInputs, Kernel
-from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.row_geometry import EXPERT_TYPES, DataType, ExpertPrecision, RowGeometry
 
+FLOOR_BYTE = 0x80
 UNCACHED_BYTES = 256 * 2**20
 CACHED_BYTES = 6 * 2**20
 
@@ -50,6 +51,7 @@ class Shape:
     window: int
     experts: int = 4
     heads: int = 4
+    values: ExpertPrecision = "int8"
 
     @property
     def key_size(self) -> int:
@@ -64,24 +66,23 @@ class Shape:
     @property
     def bytes(self) -> int:
         """Of keys and values that the step must read."""
-        return self.rows * self.experts * (self.heads * self.key_size + self.value_size)
+        value_bytes = self.value_size // 2 if self.values == "int4" else self.value_size
+        return self.rows * self.experts * (self.heads * self.key_size + value_bytes)
 
     def case(self, seed: int) -> OpCase:
-        """Random inputs, int8."""
-        width = self.heads * self.key_size
-        geometry = RowGeometry(
+        """Random inputs."""
+        geometry = RowGeometry.of(
+            EXPERT_TYPES[self.values],
             layers=1,
             experts=self.experts,
             key_heads=self.heads,
             key_size=self.key_size,
             value_size=self.value_size,
-            key_dtype=DataType.INT8,
-            value_dtype=DataType.INT8,
-            scale_dtype=DataType.FLOAT32,
-            key_group_size=width,
-            value_group_size=self.value_size,
         )
-        return make_case(geometry, self.window, tokens=self.tokens, rows=self.rows, seed=seed)
+        case = make_case(geometry, self.window, tokens=self.tokens, rows=self.rows, seed=seed)
+        if self.values == "int4":  # without the byte that `floor` scans for
+            case.rows.values[case.rows.values == FLOOR_BYTE] = 0
+        return case
 
 
 Step = Callable[[int], Any]
@@ -100,10 +101,10 @@ def floor(cases: list[OpCase]) -> Step:
         for case in cases
     ]
 
-    # make_case writes no -128, so a scan for it reads all.
+    # No case has this byte (make_case writes no -128), so a scan for it reads all.
     def step(i: int) -> None:
         for address, size in planes[i]:
-            scan(address, 0x80, size)
+            scan(address, FLOOR_BYTE, size)
 
     return step
 
@@ -113,7 +114,7 @@ def native(library: NativeLibrary, kernel: Kernel, cases: list[OpCase]) -> Step:
     all_inputs = []
     for case in cases:
         tokens, heads, key_size = case.query.shape
-        rows, experts, value_size = case.rows.values.shape
+        rows, experts, _ = case.rows.values.shape
         inputs = AttentionInputs(
             struct_size=ctypes.sizeof(AttentionInputs),
             kernel=kernel,
@@ -122,10 +123,10 @@ def native(library: NativeLibrary, kernel: Kernel, cases: list[OpCase]) -> Step:
             experts=experts,
             heads=heads,
             key_size=key_size,
-            value_size=value_size,
+            value_size=case.value_size,
             window=case.age_bias.shape[2],
             key_dtype=DataType.INT8,
-            value_dtype=DataType.INT8,
+            value_dtype=DataType.INT4 if case.rows.values.dtype == np.uint8 else DataType.INT8,
         )
         for name, array in case.given.items():
             if name != "start":
@@ -133,7 +134,7 @@ def native(library: NativeLibrary, kernel: Kernel, cases: list[OpCase]) -> Step:
         all_inputs.append(inputs)
     references = [ctypes.byref(inputs) for inputs in all_inputs]
     scratch = np.zeros(library.plain("attention_scratch_bytes", references[0]), np.uint8)
-    output = np.zeros((cases[0].query.shape[0], cases[0].rows.values.shape[2]), np.float32)
+    output = np.zeros((cases[0].query.shape[0], cases[0].value_size), np.float32)
     arguments = (ctypes.c_void_p(output.ctypes.data), ctypes.c_void_p(scratch.ctypes.data))
     kept = (cases, scratch, output)
 
@@ -154,7 +155,7 @@ def onnx_runtime(cases: list[OpCase], library: Path | None) -> Step:
     session = onnxruntime.InferenceSession(
         op_model(first).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    result = np.zeros((first.query.shape[0], first.rows.values.shape[2]), np.float32)
+    result = np.zeros((first.query.shape[0], first.value_size), np.float32)
     bindings = []
     for case in cases:
         binding = session.io_binding()
@@ -253,16 +254,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--quick", action="store_true", help="three shapes, a short time each")
+    parser.add_argument("--values", choices=["int8", "int4"], default="int8")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shapes = [
-        Shape(tokens=tokens, value_size=value_size, window=window)
+        Shape(tokens=tokens, value_size=value_size, window=window, values=arguments.values)
         for tokens in (1, 128)
         for value_size in (128, 768, 2048)
         for window in (16, 64, 256)
     ]
     if arguments.quick:
-        shapes = [Shape(1, 128, 16), Shape(1, 768, 64), Shape(128, 768, 64)]
+        quick = [(1, 128, 16), (1, 768, 64), (128, 768, 64)]
+        shapes = [Shape(*sizes, values=arguments.values) for sizes in quick]
     results = [result for shape in shapes for result in benchmark(shape, arguments)]
     print_table(results)
     if arguments.json is not None:

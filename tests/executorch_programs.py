@@ -33,7 +33,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "mole": {"experts": "f16"},
     "untied": {"experts": "f16"},
     "int8-weights": {"dense": "int8"},
-    "int4-weights": {"dense": "int4"},
+    "int4-weights": {"dense": "int4", "experts": "int4"},
 }
 _WITH_TOKENIZER = ("molkv", "int8-weights")
 PROGRAMS = tuple(_CHECKPOINTS)

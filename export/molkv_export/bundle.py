@@ -138,7 +138,7 @@ def export(
         checkpoint: a folder in Hugging Face layout.
         out: the bundle folder to make.
         backends: whose dense graphs to write; ``onnx``, ``executorch``, ``coreml``.
-        experts: ``int8`` or ``f16`` rows.
+        experts: ``int8``, ``int4`` or ``f16`` rows.
         tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
         force: replace an existing folder.
         dense: precision of the dense weights, for all backends or by backend, such as

@@ -37,8 +37,8 @@ class ExpertPlanes:
     Attributes:
         keys: int8 or float16 [S, N, G·dk]; None for MoLE.
         key_scales: float32 [S, N]; None for float16.
-        values: int8 or float16 [S, N, d].
-        value_scales: float32 [S, N]; None for float16.
+        values: int8 or float16 [S, N, d], or int4 as uint8 [S, N, d/2].
+        value_scales: float32 [S, N]; float16 [S, N, d/32] for int4, None for float16.
     """
 
     keys: Tensor | None
@@ -175,7 +175,7 @@ class DenseGraph(nn.Module):
             # MoLE is the same op with one-hot keys and a window of one: the score is the router's.
             count = self.config.num_experts
             query = experts.router(x)[:, None, :] * count**0.5
-            keys = torch.eye(count, dtype=planes.values.dtype).expand(len(planes.values), -1, -1)
+            keys = torch.eye(count, dtype=torch.int8).expand(len(planes.values), -1, -1)
             key_scales = None
             bias = x.new_zeros(1, count, 1)
         return self._attention(

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from molkv_export.blob_writer import BlobWriter
 from molkv_export.errors import ExportError
-from molkv_export.quantize import quantize
+from molkv_export.quantize import key_precision, quantize
 from molkv_export.reparameterize import ExpertTable, LayerExperts
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_runtime.blob_header import BlobHeader
 from molkv_runtime.errors import MolkvError
-from molkv_runtime.row_geometry import EXPERT_TYPES, ExpertPrecision, RowGeometry
+from molkv_runtime.row_geometry import EXPERT_TYPES, INT4_GROUP, ExpertPrecision, RowGeometry
 from molkv_runtime.row_layout import LayerRows, RowLayout
 
 __all__ = ["SLICE_ROWS", "pack_slice", "row_geometry", "slice_starts", "write_expert_blob"]
@@ -26,7 +26,18 @@ SLICE_ROWS = 1024
 
 
 def row_geometry(config: ModelConfig, experts: ExpertPrecision) -> RowGeometry:
-    """The row geometry of a model's experts in a precision."""
+    """The row geometry of a model's experts in a precision.
+
+    Raises:
+        ExportError: values cannot be cut into groups of int4.
+    """
+    heads = config.expert_query_heads if config.has_keys else 1
+    if experts == "int4" and config.hidden_size % (INT4_GROUP * heads):
+        raise ExportError(
+            f"hidden_size is {config.hidden_size}, but int4 experts need a multiple of "
+            f"{INT4_GROUP * heads}: {INT4_GROUP} for each of the {heads} expert_query_heads",
+            fix="export with int8 or f16 experts",
+        )
     return RowGeometry.of(
         layers=config.num_hidden_layers,
         experts=config.num_experts,
@@ -100,7 +111,7 @@ def write_expert_blob(
 
 def _quantized(layer: LayerExperts, experts: ExpertPrecision) -> LayerRows:
     values = quantize(layer.values, experts)
-    keys = None if layer.keys is None else quantize(layer.keys, experts)
+    keys = None if layer.keys is None else quantize(layer.keys, key_precision(experts))
     return LayerRows(
         keys=None if keys is None else keys.values,
         values=values.values,

@@ -16,6 +16,7 @@ from molkv_export.errors import ExportError
 from molkv_export.reference import ReferenceSession
 from molkv_model.config import ModelConfig
 from molkv_runtime.blob import Blob
+from molkv_runtime.dequantize import dequantize
 from molkv_runtime.golden import (
     SCHEMA_VERSION,
     Golden,
@@ -103,16 +104,14 @@ def dequantized_digest(blob: Blob, row: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256()
     for layer in blob.layout.sections(row[None]):
         for vectors, scales in _vectors(layer):
-            exact = vectors.astype(np.float32)
-            if scales is not None:
-                exact = exact * scales[..., None]
+            exact = dequantize(vectors, scales)
             digest.update(np.ascontiguousarray(exact, "<f4").tobytes())
     return digest.hexdigest()
 
 
 def _vectors(
     layer: LayerRows,
-) -> list[tuple[NDArray[np.generic], NDArray[np.float32] | None]]:
+) -> list[tuple[NDArray[np.generic], NDArray[np.floating] | None]]:
     pairs = [] if layer.keys is None else [(layer.keys, layer.key_scales)]
     return [*pairs, (layer.values, layer.value_scales)]
 

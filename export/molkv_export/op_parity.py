@@ -26,7 +26,7 @@ from molkv_runtime.expert_attention import expert_attention as numpy_expert_atte
 from molkv_runtime.native import NativeAttention, operator_library
 from molkv_runtime.native.structures import Kernel
 from molkv_runtime.onnx_runtime import onnxruntime
-from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.row_geometry import INT4_GROUP, DataType, RowGeometry
 from molkv_runtime.row_layout import LayerRows
 
 __all__ = [
@@ -58,6 +58,12 @@ class OpCase:
     rows: LayerRows
     age_bias: NDArray[np.float32]
     start: int
+
+    @property
+    def value_size(self) -> int:
+        """Elements of a value, d."""
+        packed = 2 if self.rows.values.dtype == np.uint8 else 1
+        return packed * int(self.rows.values.shape[2])
 
     @property
     def feeds(self) -> dict[str, NDArray[Any] | None]:
@@ -105,7 +111,7 @@ def make_case(
     random = np.random.default_rng(seed)
     heads, key_size = geometry.key_heads or 1, geometry.key_size or geometry.experts
     count = geometry.experts
-    quantized = geometry.value_dtype is DataType.INT8
+    quantized = geometry.value_dtype is not DataType.FLOAT16
 
     def vectors(width: int) -> NDArray[Any]:
         if quantized:
@@ -115,13 +121,20 @@ def make_case(
     def scales() -> NDArray[np.float32] | None:
         return random.uniform(0.005, 0.02, (rows, count)).astype(np.float32) if quantized else None
 
-    values = vectors(geometry.value_size)
+    values, value_scales = vectors(geometry.value_size), scales()
+    if geometry.value_dtype is DataType.INT4:
+        # Every bit pattern, and scales of both signs.
+        size = geometry.value_size
+        values = random.integers(0, 256, (rows, count, size // 2), dtype=np.uint8)
+        groups = (rows, count, size // INT4_GROUP)
+        value_scales = random.uniform(-0.3, 0.3, groups).astype(np.float16)
     keys, key_scales = vectors(heads * key_size), scales()
     if geometry.key_heads == 0:
-        keys, key_scales = np.tile(np.eye(count, dtype=values.dtype), (rows, 1, 1)), None
+        one_hot = np.eye(count, dtype=np.int8 if quantized else np.float16)
+        keys, key_scales = np.tile(one_hot, (rows, 1, 1)), None
     return OpCase(
         query=random.standard_normal((tokens, heads, key_size)).astype(np.float32),
-        rows=LayerRows(keys=keys, values=values, key_scales=key_scales, value_scales=scales()),
+        rows=LayerRows(keys=keys, values=values, key_scales=key_scales, value_scales=value_scales),
         age_bias=random.standard_normal((heads, count, window)).astype(np.float32),
         start=start,
     )
@@ -203,6 +216,7 @@ def op_model(case: OpCase) -> onnx.ModelProto:
         window=case.age_bias.shape[2],
         has_key_scales=case.rows.key_scales is not None,
         has_value_scales=case.rows.value_scales is not None,
+        int4_values=case.rows.values.dtype == np.uint8,
     )
     node = helper.make_node(
         OPERATOR,
@@ -216,7 +230,7 @@ def op_model(case: OpCase) -> onnx.ModelProto:
         )
         for name, value in feeds.items()
     ]
-    shape_out = [case.query.shape[0], case.rows.values.shape[2]]
+    shape_out = [case.query.shape[0], case.value_size]
     output = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, shape_out)
     operators = [helper.make_opsetid("", OPSET), helper.make_opsetid(NAMESPACE_MOLKV, 1)]
     return helper.make_model(

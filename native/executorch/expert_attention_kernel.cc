@@ -34,13 +34,21 @@ bool HasShape(const Tensor& tensor, std::initializer_list<int64_t> expected) {
   return true;
 }
 
-bool HasShape(const std::optional<Tensor>& scales, std::initializer_list<int64_t> expected) {
-  return !scales.has_value() ||
-         (scales->scalar_type() == ScalarType::Float && HasShape(*scales, expected));
+bool HasShape(const std::optional<Tensor>& scales, ScalarType type,
+              std::initializer_list<int64_t> expected) {
+  return !scales.has_value() || (scales->scalar_type() == type && HasShape(*scales, expected));
+}
+
+// One scale for a whole vector, or for each group of int4.
+bool HasValueScaleShape(const std::optional<Tensor>& scales, int64_t rows, int64_t experts,
+                        int64_t groups) {
+  return groups == 0 ? HasShape(scales, ScalarType::Float, {rows, experts})
+                     : HasShape(scales, ScalarType::Half, {rows, experts, groups});
 }
 
 uint32_t DataType(const Tensor& tensor) {
   if (tensor.scalar_type() == ScalarType::Char) return MOLKV_INT8;
+  if (tensor.scalar_type() == ScalarType::Byte) return MOLKV_INT4;
   return tensor.scalar_type() == ScalarType::Half ? MOLKV_FLOAT16 : MOLKV_NONE;
 }
 
@@ -64,12 +72,16 @@ Tensor& ExpertAttention(KernelRuntimeContext& context, const Tensor& query, cons
   ET_KERNEL_CHECK_MSG(context, known, InvalidArgument, out,
                       "expert_attention: query, values and age_bias have 3 dimensions");
   const int64_t tokens = query.size(0), heads = query.size(1), key_size = query.size(2);
-  const int64_t rows = values.size(0), experts = values.size(1), width = values.size(2);
+  const int64_t rows = values.size(0), experts = values.size(1);
+  const bool packed = DataType(values) == MOLKV_INT4;  // two elements a byte
+  const int64_t width = (packed ? 2 : 1) * values.size(2);
   const int64_t window = age_bias.size(2);
   const bool fits =
       HasShape(query, {tokens, heads, key_size}) &&
-      HasShape(keys, {rows, experts, heads * key_size}) && HasShape(key_scales, {rows, experts}) &&
-      HasShape(values, {rows, experts, width}) && HasShape(value_scales, {rows, experts}) &&
+      HasShape(keys, {rows, experts, heads * key_size}) &&
+      HasShape(key_scales, ScalarType::Float, {rows, experts}) &&
+      HasShape(values, {rows, experts, values.size(2)}) &&
+      HasValueScaleShape(value_scales, rows, experts, packed ? width / MOLKV_INT4_GROUP : 0) &&
       HasShape(age_bias, {heads, experts, window}) && HasShape(start, {1});
   ET_KERNEL_CHECK_MSG(context, fits, InvalidArgument, out,
                       "expert_attention: the inputs' shapes do not belong together");
@@ -97,7 +109,7 @@ Tensor& ExpertAttention(KernelRuntimeContext& context, const Tensor& query, cons
   inputs.keys = keys.const_data_ptr();
   inputs.key_scales = key_scales.has_value() ? key_scales->const_data_ptr<float>() : nullptr;
   inputs.values = values.const_data_ptr();
-  inputs.value_scales = value_scales.has_value() ? value_scales->const_data_ptr<float>() : nullptr;
+  inputs.value_scales = value_scales.has_value() ? value_scales->const_data_ptr() : nullptr;
   inputs.age_bias = age_bias.const_data_ptr<float>();
 
   // Without memory of the runtime's, molkv_attention allocates.

@@ -115,9 +115,30 @@ uint32_t Size(const Tensor& tensor, Input input, size_t axis) {
 }
 
 uint32_t DataType(const Tensor& tensor, Input input) {
+  const bool values = input == kValues;
   if (tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8) return MOLKV_INT8;
   if (tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16) return MOLKV_FLOAT16;
-  Refuse(input, "has the element type " + std::to_string(tensor.type) + " (int8 or float16)");
+  if (tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 && values) return MOLKV_INT4;
+  Refuse(input, "has the element type " + std::to_string(tensor.type) + " (int8 or float16" +
+                    (values ? ", or uint8 for packed int4)" : ")"));
+}
+
+// The values' scales: one for a whole vector, or for each group of int4.
+void CheckValueScales(const Tensor& scales, const molkv_attention_inputs& inputs) {
+  if (scales.data == nullptr) return;
+  const bool groups = inputs.value_dtype == MOLKV_INT4;
+  const int64_t rows = inputs.rows, experts = inputs.experts;
+  if (groups) {
+    CheckShape(scales, kValueScales, {rows, experts, inputs.value_size / MOLKV_INT4_GROUP});
+  } else {
+    CheckShape(scales, kValueScales, {rows, experts});
+  }
+  const auto type =
+      groups ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  if (scales.type != type) {
+    Refuse(kValueScales, "has the element type " + std::to_string(scales.type) + " (float32, or " +
+                             "float16 for the groups of packed int4)");
+  }
 }
 
 void CheckRank(const Tensor& tensor, Input input) {
@@ -142,23 +163,25 @@ molkv_attention_inputs MakeInputs(const Tensor (&tensors)[kInputCount]) {
   inputs.key_size = Size(query, kQuery, 2);
   inputs.rows = Size(values, kValues, 0);
   inputs.experts = Size(values, kValues, 1);
-  inputs.value_size = Size(values, kValues, 2);
+  inputs.key_dtype = DataType(tensors[kKeys], kKeys);
+  inputs.value_dtype = DataType(values, kValues);
+  const bool packed = inputs.value_dtype == MOLKV_INT4;  // two elements a byte
+  inputs.value_size = (packed ? 2 : 1) * Size(values, kValues, 2);
   inputs.window = Size(bias, kAgeBias, 2);
   const int64_t rows = inputs.rows, experts = inputs.experts, heads = inputs.heads;
   CheckShape(tensors[kKeys], kKeys, {rows, experts, heads * inputs.key_size});
   CheckShape(bias, kAgeBias, {heads, experts, inputs.window});
-  for (Input input : {kKeyScales, kValueScales}) {
-    if (tensors[input].data != nullptr) CheckShape(tensors[input], input, {rows, experts});
+  if (tensors[kKeyScales].data != nullptr) {
+    CheckShape(tensors[kKeyScales], kKeyScales, {rows, experts});
   }
+  CheckValueScales(tensors[kValueScales], inputs);
   CheckShape(tensors[kStart], kStart, {1});
-  inputs.key_dtype = DataType(tensors[kKeys], kKeys);
-  inputs.value_dtype = DataType(values, kValues);
   inputs.start = *static_cast<const int64_t*>(tensors[kStart].data);
   inputs.query = static_cast<const float*>(query.data);
   inputs.keys = tensors[kKeys].data;
   inputs.key_scales = static_cast<const float*>(tensors[kKeyScales].data);
   inputs.values = values.data;
-  inputs.value_scales = static_cast<const float*>(tensors[kValueScales].data);
+  inputs.value_scales = tensors[kValueScales].data;
   inputs.age_bias = static_cast<const float*>(bias.data);
   return inputs;
 }
@@ -233,7 +256,7 @@ OrtCustomOp MakeOp() {
   op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return kInputCount; };
   op.GetInputType = [](const OrtCustomOp*, size_t index) {
     if (index == kStart) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-    const bool of_any_type = index == kKeys || index == kValues;
+    const bool of_any_type = index == kKeys || index == kValues || index == kValueScales;
     return of_any_type ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED
                        : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   };

@@ -16,6 +16,8 @@ std::string DataTypeName(int64_t dtype) {
       return "float16";
     case MOLKV_INT8:
       return "int8";
+    case MOLKV_INT4:
+      return "int4";
     default:
       return std::to_string(dtype);
   }
@@ -52,8 +54,10 @@ void CheckBlob(const molkv_blob& blob, const std::string& file, const Manifest& 
   const molkv_geometry& rows = info.geometry;
   const ModelEntry& model = manifest.model;
   const bool keys = model.architecture == "molkv";
-  const bool quantized = manifest.expert_precision == "int8";
-  const int64_t dtype = quantized ? MOLKV_INT8 : MOLKV_FLOAT16;
+  const bool half = manifest.expert_precision == "f16";
+  const int64_t key_dtype = int64_t{half ? MOLKV_FLOAT16 : MOLKV_INT8};
+  const bool packed = manifest.expert_precision == "int4";
+  const int64_t value_dtype = packed ? int64_t{MOLKV_INT4} : key_dtype;
   const Comparison compare(file);
   compare.Text("identity", Hexadecimal(info.identity, sizeof(info.identity)), manifest.identity);
   compare.Number("vocabulary_size", info.vocabulary_size, model.vocab_size);
@@ -62,8 +66,8 @@ void CheckBlob(const molkv_blob& blob, const std::string& file, const Manifest& 
   compare.Number("key_heads", rows.key_heads, keys ? model.expert_query_heads : 0);
   compare.Number("key_size", rows.key_size, keys ? model.expert_key_size : 0);
   compare.Number("value_size", rows.value_size, model.hidden_size);
-  compare.DataType("key_dtype", rows.key_dtype, keys ? dtype : int64_t{MOLKV_NONE});
-  compare.DataType("value_dtype", rows.value_dtype, dtype);
+  compare.DataType("key_dtype", rows.key_dtype, keys ? key_dtype : int64_t{MOLKV_NONE});
+  compare.DataType("value_dtype", rows.value_dtype, value_dtype);
 }
 
 }  // namespace molkv::runner

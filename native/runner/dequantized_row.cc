@@ -1,7 +1,6 @@
 #include "dequantized_row.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "molkv_handles.h"
 #include "sha256.h"
@@ -25,21 +24,29 @@ float FromHalf(uint16_t half) {
 }
 
 float Element(const molkv_plane& plane, size_t place) {
-  if (plane.dtype == MOLKV_INT8) return static_cast<const int8_t*>(plane.data)[place];
-  uint16_t half;
-  std::memcpy(&half, static_cast<const uint16_t*>(plane.data) + place, sizeof(half));
-  return FromHalf(half);
+  switch (plane.dtype) {
+    case MOLKV_FLOAT32:
+      return static_cast<const float*>(plane.data)[place];
+    case MOLKV_INT8:
+      return static_cast<const int8_t*>(plane.data)[place];
+    case MOLKV_INT4: {
+      const int bits = static_cast<const uint8_t*>(plane.data)[place / 2] >> (place % 2 * 4) & 15;
+      return static_cast<float>(bits < 8 ? bits : bits - 16);
+    }
+    default:
+      return FromHalf(static_cast<const uint16_t*>(plane.data)[place]);
+  }
 }
 
 // Dequantizes a plane with one row of `experts` vectors into the digest.
 void Update(const molkv_plane& vectors, const molkv_plane& scales, size_t experts, size_t size,
-            Sha256* digest) {
+            size_t group_size, Sha256* digest) {
   if (vectors.data == nullptr) return;
   std::vector<float> exact(experts * size);
   for (size_t place = 0; place < exact.size(); ++place) {
     exact[place] = Element(vectors, place);
     if (scales.data != nullptr) {
-      exact[place] *= static_cast<const float*>(scales.data)[place / size];
+      exact[place] *= Element(scales, place / group_size);
     }
   }
   digest->Update(exact.data(), exact.size() * sizeof(float));
@@ -62,9 +69,10 @@ std::string DequantizedSha256(const molkv_blob_info& info, const std::vector<uin
       return view;
     };
     const size_t key_width = size_t{geometry.key_heads} * geometry.key_size;
-    Update(plane(MOLKV_KEYS), plane(MOLKV_KEY_SCALES), geometry.experts, key_width, &digest);
+    Update(plane(MOLKV_KEYS), plane(MOLKV_KEY_SCALES), geometry.experts, key_width,
+           geometry.key_group_size, &digest);
     Update(plane(MOLKV_VALUES), plane(MOLKV_VALUE_SCALES), geometry.experts, geometry.value_size,
-           &digest);
+           geometry.value_group_size, &digest);
   }
   return digest.Finish();
 }

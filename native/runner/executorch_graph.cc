@@ -22,6 +22,7 @@ const LimitsEntry& Limits(const Manifest& manifest) {
 
 ScalarType ElementType(molkv_data_type dtype) {
   if (dtype == MOLKV_INT8) return ScalarType::Char;
+  if (dtype == MOLKV_INT4) return ScalarType::Byte;
   return dtype == MOLKV_FLOAT16 ? ScalarType::Half : ScalarType::Float;
 }
 

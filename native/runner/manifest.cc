@@ -50,7 +50,7 @@ ModelEntry ReadModel(Record record, const Json& fields) {
 
 std::string ReadQuantization(Record record) {
   std::string experts = record.IsNull("experts") ? "none" : record.Text("experts");
-  if (experts != "none" && experts != "int8" && experts != "f16") {
+  if (experts != "none" && experts != "int8" && experts != "int4" && experts != "f16") {
     record.Refuse("experts", "is " + Quoted(experts) + ", not a precision that is known");
   }
   record.Finish();

@@ -20,6 +20,7 @@ std::string OfLayer(const char* name, size_t layer) {
 
 ort::ONNXTensorElementDataType ElementType(molkv_data_type dtype) {
   if (dtype == MOLKV_INT8) return ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+  if (dtype == MOLKV_INT4) return ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
   return dtype == MOLKV_FLOAT16 ? ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : kFloat;
 }
 

@@ -32,12 +32,26 @@ void CheckSize(uint32_t size, const char* name) {
   if (size == 0) Refuse(std::string(name) + " is 0 (it must be at least 1)");
 }
 
-void CheckDataType(uint32_t type, const char* name) {
+void CheckKeyType(uint32_t type) {
   if (type == MOLKV_INT8 || type == MOLKV_FLOAT16) return;
   const std::string message =
-      std::string(name) + " is " + std::to_string(type) + " (pass MOLKV_INT8 or MOLKV_FLOAT16)";
+      "key_dtype is " + std::to_string(type) + " (pass MOLKV_INT8 or MOLKV_FLOAT16)";
   if (type == MOLKV_INT4) throw Error(MOLKV_UNSUPPORTED, "molkv_attention: " + message);
   Refuse(message);
+}
+
+void CheckValueType(const molkv_attention_inputs& inputs) {
+  if (inputs.value_dtype == MOLKV_INT8 || inputs.value_dtype == MOLKV_FLOAT16) return;
+  if (inputs.value_dtype != MOLKV_INT4) {
+    Refuse("value_dtype is " + std::to_string(inputs.value_dtype) +
+           " (pass MOLKV_INT8, MOLKV_INT4 or MOLKV_FLOAT16)");
+  }
+  const uint32_t part = inputs.value_size / inputs.heads;
+  if (part % MOLKV_INT4_GROUP != 0) {
+    Refuse("value_size / heads is " + std::to_string(part) + " (for MOLKV_INT4 it must be a " +
+           "multiple of " + std::to_string(MOLKV_INT4_GROUP) + ")");
+  }
+  CheckNotNull(inputs.value_scales, "value_scales");
 }
 
 // A product of sizes must leave room for the size of an element and for rounding up.
@@ -91,8 +105,8 @@ void CheckInputs(const molkv_attention_inputs* inputs) {
            std::to_string(sizeof(molkv_attention_inputs)) + ")");
   }
   CheckSizes(*inputs);
-  CheckDataType(inputs->key_dtype, "key_dtype");
-  CheckDataType(inputs->value_dtype, "value_dtype");
+  CheckKeyType(inputs->key_dtype);
+  CheckValueType(*inputs);
   CheckNotNull(inputs->query, "query");
   CheckNotNull(inputs->keys, "keys");
   CheckNotNull(inputs->values, "values");

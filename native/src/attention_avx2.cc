@@ -39,6 +39,17 @@ struct Avx2 {
   static Register Load(const Half* elements) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(elements)));
   }
+  static Register Load(const Int4Pair* pairs, Register scale) {
+    int32_t eight;
+    memcpy(&eight, pairs, sizeof(eight));
+    // All in each lane; its own one moves to the top, and down again with its sign.
+    const __m256i to_top = _mm256_setr_epi32(28, 24, 20, 16, 12, 8, 4, 0);
+    const __m256i tops = _mm256_sllv_epi32(_mm256_set1_epi32(eight), to_top);
+    return Multiply(_mm256_cvtepi32_ps(_mm256_srai_epi32(tops, 28)), scale);
+  }
+  static Register Int4Scale(Half scale) {
+    return _mm256_cvtph_ps(_mm_set1_epi16(static_cast<int16_t>(scale.bits)));
+  }
   // The first `count` elements, then zeros; memory behind them is not read.
   template <typename Element>
   static Register LoadPart(const Element* elements, size_t count) {

@@ -44,6 +44,21 @@ struct Avx512 {
   static Register Load(const Half* elements) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(elements)));
   }
+  // What each of the 16 int4 elements is with a group's scale.
+  static Register Int4Scale(Half scale) {
+    const Register elements =
+        _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+    return Multiply(elements, _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<int16_t>(scale.bits))));
+  }
+  static Register Load(const Int4Pair* pairs, Register scale) {
+    // Eight in each lane of a half; its own one moves to the low four bits, which choose.
+    const __m512i all = _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
+        _mm512_castsi128_si512(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(pairs))));
+    const __m512i to_bottom = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28,  //
+                                                0, 4, 8, 12, 16, 20, 24, 28);
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(all, to_bottom), scale);
+  }
   // The first `count` elements, then zeros; memory behind them is not read.
   static Register LoadPart(const float* elements, size_t count) {
     return _mm512_maskz_loadu_ps(First(count), elements);

@@ -58,6 +58,20 @@ struct Neon {
     const float16x8_t halves = vreinterpretq_f16_u16(vld1q_u16(&elements->bits));
     return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)};
   }
+  static Register Load(const Int4Pair* pairs, Register scale) {
+    int32_t eight;
+    memcpy(&eight, pairs, sizeof(eight));
+    // All in each lane; its own one moves to the top, and down again with its sign.
+    const int32x4_t all = vdupq_n_s32(eight);
+    const int32x4_t low = vshlq_s32(all, int32x4_t{28, 24, 20, 16});
+    const int32x4_t high = vshlq_s32(all, int32x4_t{12, 8, 4, 0});
+    return Multiply({vcvtq_f32_s32(vshrq_n_s32(low, 28)), vcvtq_f32_s32(vshrq_n_s32(high, 28))},
+                    scale);
+  }
+  static Register Int4Scale(Half scale) {
+    const float16x4_t halves = vreinterpret_f16_u16(vdup_n_u16(scale.bits));
+    return {vcvt_f32_f16(halves), vcvt_f32_f16(halves)};
+  }
   // The first `count` elements, then zeros; memory behind them is not read.
   template <typename Element>
   static Register LoadPart(const Element* elements, size_t count) {

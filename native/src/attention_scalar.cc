@@ -5,6 +5,7 @@
 
 #include "attention.h"
 #include "attention_half.h"
+#include "int4.h"
 
 namespace molkv {
 namespace {
@@ -44,6 +45,20 @@ void Softmax(float* scores, size_t count) {
   for (size_t i = 0; i < count; ++i) scores[i] = static_cast<float>(scores[i] / sum);
 }
 
+// A stored value as a number, but for the scale of a whole vector, which goes to the weight.
+template <typename Value>
+float ValueAt(const molkv_attention_inputs& inputs, size_t place) {
+  return ToFloat(static_cast<const Value*>(inputs.values)[place]);
+}
+
+template <>
+float ValueAt<Int4Pair>(const molkv_attention_inputs& inputs, size_t place) {
+  const uint8_t bits = static_cast<const Int4Pair*>(inputs.values)[place / 2].bits;
+  const int element = (place % 2 == 0 ? bits : bits >> 4) & 15;
+  const Half scale = static_cast<const Half*>(inputs.value_scales)[place / MOLKV_INT4_GROUP];
+  return static_cast<float>(element < 8 ? element : element - 16) * ToFloat(scale);
+}
+
 template <typename Value>
 void Mix(const AttentionCall& call, uint32_t token, uint32_t head, const float* weights) {
   const molkv_attention_inputs& inputs = *call.inputs;
@@ -51,12 +66,14 @@ void Mix(const AttentionCall& call, uint32_t token, uint32_t head, const float* 
   const size_t first = size_t{rows.first} * inputs.experts;
   const size_t last = (size_t{rows.own} + 1) * inputs.experts;
   const size_t width = inputs.value_size, part = width / inputs.heads;
+  const bool grouped = inputs.value_dtype == MOLKV_INT4;  // then values have their scales already
+  const float* scales = grouped ? nullptr : static_cast<const float*>(inputs.value_scales);
   for (size_t column = head * part; column < (head + 1) * part; ++column) {
     double sum = 0;
     for (size_t pair = first; pair < last; ++pair) {
       double weight = weights[pair - first];
-      if (inputs.value_scales != nullptr) weight *= inputs.value_scales[pair];
-      sum += weight * ToFloat(static_cast<const Value*>(inputs.values)[pair * width + column]);
+      if (scales != nullptr) weight *= scales[pair];
+      sum += weight * ValueAt<Value>(inputs, pair * width + column);
     }
     call.output[token * width + column] = static_cast<float>(sum);
   }
@@ -69,7 +86,9 @@ void Attend(const AttentionCall& call, const AttentionTile& tile, float* scores)
     const size_t pairs = size_t{rows.own - rows.first + 1} * inputs.experts;
     for (uint32_t head = tile.head; head < tile.head + tile.heads; ++head) {
       const auto score = inputs.key_dtype == MOLKV_INT8 ? Score<int8_t> : Score<Half>;
-      const auto mix = inputs.value_dtype == MOLKV_INT8 ? Mix<int8_t> : Mix<Half>;
+      const auto mix = inputs.value_dtype == MOLKV_INT8   ? Mix<int8_t>
+                       : inputs.value_dtype == MOLKV_INT4 ? Mix<Int4Pair>
+                                                          : Mix<Half>;
       score(call, token, head, scores);
       Softmax(scores, pairs);
       mix(call, token, head, scores);

@@ -17,6 +17,7 @@
 
 #include "attention.h"
 #include "attention_half.h"
+#include "attention_values.h"
 #include "attention_vector_math.h"
 
 namespace molkv {
@@ -27,6 +28,7 @@ template <typename Vector, typename Key, typename Value, size_t kTokens>
 class Tile {
  public:
   using Register = typename Vector::Register;
+  using Values = ValuePlane<Vector, Value>;
 
   Tile(const AttentionCall& call, uint32_t token, uint32_t head, uint32_t heads, float* scratch)
       : call_(call),
@@ -46,20 +48,19 @@ class Tile {
         pairs_((size_t{RowsOf(call, token + kTokens - 1).own} - first_row_ + 1) * experts_),
         keys_(static_cast<const Key*>(inputs_.keys) + first_row_ * experts_ * key_width_ +
               head * key_size_),
-        values_(static_cast<const Value*>(inputs_.values) + first_row_ * experts_ * value_width_ +
-                head * part_),
+        values_(inputs_, first_row_ * experts_, head * part_),
         output_(call.output + token * value_width_ + head * part_) {}
 
   void Run() {
     for (size_t head = 0; head < heads_; ++head) {
-      Prefetch(keys_, key_width_, 0, kKeyGroupsAhead * kPairs, head);
+      Prefetch(keys_, key_width_ * sizeof(Key), 0, kKeyGroupsAhead * kPairs, head);
     }
     PrepareQueries();
     Dots();
     for (size_t token = 0; token < kTokens; ++token) {
       for (size_t head = 0; head < heads_; ++head) {
         // The values come next; memory need not wait for the softmax.
-        if (kTokens == 1) Prefetch(values_, value_width_, 0, kValueGroupsAhead * kRows, head);
+        if (kTokens == 1) PrefetchValues(0, kValueGroupsAhead * kRows, head);
         Softmax(token, head);
       }
     }
@@ -113,7 +114,7 @@ class Tile {
         keys[i] = keys_ + (pair + i < pairs_ ? pair + i : pairs_ - 1) * key_width_;
       });
       for (size_t head = 0; head < heads_; ++head) {
-        Prefetch(keys_, key_width_, pair + kKeyGroupsAhead * kPairs, kPairs, head);
+        Prefetch(keys_, key_width_ * sizeof(Key), pair + kKeyGroupsAhead * kPairs, kPairs, head);
         const float* query = QueryOf(0, head);
         Register sums[kWidth];
         Unroll<kWidth>([&](auto i) { sums[i] = Vector::Zero(); });
@@ -172,7 +173,8 @@ class Tile {
     const float* bias =
         call_.bias + ((head_ + head) * size_t{call_.ages} + oldest) * inputs_.experts;
     const float* key_scales = inputs_.key_scales ? inputs_.key_scales + first_pair : nullptr;
-    const float* value_scales = inputs_.value_scales ? inputs_.value_scales + first_pair : nullptr;
+    const float* value_scales = static_cast<const float*>(inputs_.value_scales);
+    value_scales = value_scales && Values::kScalesWeights ? value_scales + first_pair : nullptr;
     float* scores = ScoresOf(token, head) + skipped;
 
     Register largest = Vector::Fill(-__builtin_inff());
@@ -216,29 +218,35 @@ class Tile {
   template <size_t kCount>
   MOLKV_INLINE void AddRows(size_t pair) {
     for (size_t head = 0; head < heads_; ++head) {
-      Prefetch(values_, value_width_, pair + kValueGroupsAhead * kRows, kCount, head);
+      PrefetchValues(pair + kValueGroupsAhead * kRows, kCount, head);
       Register weights[kCount];
       const float* from = ScoresOf(0, head) + pair;
       Unroll<kCount>([&](auto i) MOLKV_LAMBDA_INLINE { weights[i] = Vector::Fill(from[i]); });
-      const Value* values = values_ + pair * value_width_ + head * part_;
-      float* output = output_ + head * part_;
-      size_t column = 0;
-      for (; column + kWidth <= part_; column += kWidth) {
-        Register sum = Vector::Load(output + column);
-        Unroll<kCount>([&](auto i) MOLKV_LAMBDA_INLINE {
-          const Register value = Vector::Load(values + i * value_width_ + column);
-          sum = Vector::MultiplyAdd(value, weights[i], sum);
+      const size_t end = (head + 1) * part_;
+      size_t column = head * part_;
+      for (; column + kTogether * kWidth <= end; column += kTogether * kWidth) {
+        Register sums[kTogether];
+        Unroll<kTogether>([&](auto j) MOLKV_LAMBDA_INLINE {
+          sums[j] = Vector::Load(output_ + column + j * kWidth);
         });
-        Vector::Store(output + column, sum);
+        Unroll<kCount>([&](auto i) MOLKV_LAMBDA_INLINE {
+          Register values[kTogether];
+          values_.template Load<kTogether>(pair + i, column, values);
+          Unroll<kTogether>([&](auto j) MOLKV_LAMBDA_INLINE {
+            sums[j] = Vector::MultiplyAdd(values[j], weights[i], sums[j]);
+          });
+        });
+        Unroll<kTogether>([&](auto j) MOLKV_LAMBDA_INLINE {
+          Vector::Store(output_ + column + j * kWidth, sums[j]);
+        });
       }
-      if (column < part_) {
-        const size_t left = part_ - column;
-        Register sum = Vector::LoadPart(output + column, left);
+      if (column < end) {
+        const size_t left = end - column;
+        Register sum = Vector::LoadPart(output_ + column, left);
         Unroll<kCount>([&](auto i) MOLKV_LAMBDA_INLINE {
-          const Register value = Vector::LoadPart(values + i * value_width_ + column, left);
-          sum = Vector::MultiplyAdd(value, weights[i], sum);
+          sum = Vector::MultiplyAdd(values_.LoadPart(pair + i, column, left), weights[i], sum);
         });
-        Vector::StorePart(output + column, left, sum);
+        Vector::StorePart(output_ + column, left, sum);
       }
     }
   }
@@ -265,11 +273,13 @@ class Tile {
     });
     const float* weights = ScoresOf(0, head);
     const size_t stride = heads_ * sizes_.scores;
-    const Value* values = values_ + column;
-    for (size_t pair = 0; pair < pairs_; ++pair, values += value_width_, ++weights) {
+    for (size_t pair = 0; pair < pairs_; ++pair, ++weights) {
       Register value[kColumns];
-      Unroll<kColumns>(
-          [&](auto i) MOLKV_LAMBDA_INLINE { value[i] = LoadUpTo(values + i * kWidth, width); });
+      if (width < kWidth) {  // then kColumns is 1
+        value[0] = values_.LoadPart(pair, column, width);
+      } else {
+        values_.template Load<kColumns>(pair, column, value);
+      }
       Unroll<kTokens>([&](auto token) MOLKV_LAMBDA_INLINE {
         const Register weight = Vector::Fill(weights[token * stride]);
         Unroll<kColumns>([&](auto i) MOLKV_LAMBDA_INLINE {
@@ -292,14 +302,17 @@ class Tile {
   // Asks for one head's share of some vectors of a plane. They lie one behind the other, but a
   // group of them is read in strips, which the processor does not recognise as a stream. Into the
   // second-level cache, which can wait for more lines at once than the first.
-  template <typename Element>
-  MOLKV_INLINE void Prefetch(const Element* plane, size_t width, size_t pair, size_t count,
+  MOLKV_INLINE void Prefetch(const void* plane, size_t pair_bytes, size_t pair, size_t count,
                              size_t head) {
     if (pair + count > pairs_) return;
     constexpr size_t kLine = 64;
-    const size_t share = count * width * sizeof(Element) / heads_;
-    const char* first = reinterpret_cast<const char*>(plane + pair * width) + head * share;
+    const size_t share = count * pair_bytes / heads_;
+    const char* first = static_cast<const char*>(plane) + pair * pair_bytes + head * share;
     for (size_t i = 0; i < share; i += kLine) __builtin_prefetch(first + i, 0, 2);
+  }
+
+  MOLKV_INLINE void PrefetchValues(size_t pair, size_t count, size_t head) {
+    Prefetch(values_.address(), values_.pair_bytes(), pair, count, head);
   }
 
   // A vector, or its first `left` elements and zeros. Memory behind them is not read.
@@ -318,6 +331,7 @@ class Tile {
 
   static constexpr size_t kWidth = Vector::kWidth;
   static constexpr size_t kPairs = kWidth / kTokens;
+  static constexpr size_t kTogether = Values::kTogether;
   static constexpr size_t kRows = 8;  // pairs whose values are added at once for a single token
   static constexpr size_t kKeyGroupsAhead = 2;
   static constexpr size_t kValueGroupsAhead = 4;
@@ -338,7 +352,7 @@ class Tile {
   const size_t first_row_;
   const size_t pairs_;  // from the oldest row of the first token to the last token's own
   const Key* const keys_;
-  const Value* const values_;
+  const Values values_;
   float* const output_;
 };
 
@@ -354,15 +368,24 @@ void AttendTile(const AttentionCall& call, const AttentionTile& tile, float* scr
   }
 }
 
+template <typename Vector, typename Key>
+void AttendKeys(const AttentionCall& call, const AttentionTile& tile, float* scratch) {
+  switch (call.inputs->value_dtype) {
+    case MOLKV_INT8:
+      return AttendTile<Vector, Key, int8_t>(call, tile, scratch);
+    case MOLKV_INT4:
+      return AttendTile<Vector, Key, Int4Pair>(call, tile, scratch);
+    default:
+      return AttendTile<Vector, Key, Half>(call, tile, scratch);
+  }
+}
+
 template <typename Vector>
 void Attend(const AttentionCall& call, const AttentionTile& tile, float* scratch) {
-  const bool int8_values = call.inputs->value_dtype == MOLKV_INT8;
   if (call.inputs->key_dtype == MOLKV_INT8) {
-    (int8_values ? AttendTile<Vector, int8_t, int8_t>
-                 : AttendTile<Vector, int8_t, Half>)(call, tile, scratch);
+    AttendKeys<Vector, int8_t>(call, tile, scratch);
   } else {
-    (int8_values ? AttendTile<Vector, Half, int8_t> : AttendTile<Vector, Half, Half>)(call, tile,
-                                                                                      scratch);
+    AttendKeys<Vector, Half>(call, tile, scratch);
   }
 }
 

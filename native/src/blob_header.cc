@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::array<uint8_t, 8> kMagic = {0x89, 'M', 'O', 'L', 'K', 'V', '\r', '\n'};
 constexpr uint64_t kVersionMajor = 1;
-constexpr uint64_t kVersionMinor = 0;
+constexpr uint64_t kVersionMinor = 1;
 constexpr uint64_t kDataAlignment = 16384;
 constexpr uint64_t kMaximumDataOffset = 1ULL << 20;
 constexpr uint64_t kMaximumRows = 2147483647;
@@ -72,7 +72,7 @@ void ValidatePage(const uint8_t* page, size_t size, const std::string& source) {
   for (size_t position = kFieldsSize; position < kChecksumOffset; ++position) {
     if (page[position] != 0) {
       throw FormatError(source, "reserved byte " + std::to_string(position), page[position],
-                        "must be 0 in version 1.0");
+                        "must be 0 in this version");
     }
   }
 }
@@ -92,7 +92,7 @@ uint32_t LoadType(const uint8_t* page, size_t offset, const std::string& field,
 
 void RequireZero(uint64_t value, const std::string& field, const std::string& source) {
   if (value != 0) {
-    throw FormatError(source, field, value, "must be 0 in version 1.0");
+    throw FormatError(source, field, value, "must be 0 in this version");
   }
 }
 
@@ -130,6 +130,13 @@ void ValidateFields(const BlobHeader& header, const std::string& source) {
                       "must be a multiple of " + std::to_string(kDataAlignment));
   }
   ValidateRowRange(header, source);
+  // A file states the first minor version that has its types, so that older readers take it.
+  const uint64_t minor = header.geometry.value_dtype == MOLKV_INT4 ? 1 : 0;
+  if (header.version_minor != minor) {
+    throw FormatError(source, "version_minor", header.version_minor,
+                      "must be " + std::to_string(minor) + " where value_dtype is " +
+                          std::to_string(header.geometry.value_dtype));
+  }
   const RowLayout layout = RowLayout::Of(header.geometry, header.row_stride, source);
   if (header.row_size != layout.row_size) {
     throw FormatError(source, "row_size", header.row_size,
@@ -142,6 +149,7 @@ void ValidateFields(const BlobHeader& header, const std::string& source) {
 BlobHeader ParseBlobHeader(const uint8_t* page, size_t size, const std::string& source) {
   ValidatePage(page, size, source);
   BlobHeader header;
+  header.version_minor = Load<uint16_t>(page, 10);
   header.data_offset = Load<uint64_t>(page, 16);
   header.row_stride = Load<uint64_t>(page, 24);
   header.row_size = Load<uint64_t>(page, 32);

@@ -23,6 +23,31 @@ void RequireRange(const std::string& source, const std::string& field, uint64_t 
   }
 }
 
+namespace {
+
+// What the values' type decides.
+struct ValueType {
+  uint32_t key_dtype;  // where there are keys
+  uint32_t scale_dtype;
+  uint32_t group_size;
+};
+
+ValueType ValueTypeOf(const molkv_geometry& geometry, const std::string& source) {
+  switch (geometry.value_dtype) {
+    case MOLKV_FLOAT16:
+      return {MOLKV_FLOAT16, MOLKV_NONE, 0};
+    case MOLKV_INT8:
+      return {MOLKV_INT8, MOLKV_FLOAT32, geometry.value_size};
+    case MOLKV_INT4:
+      return {MOLKV_INT8, MOLKV_FLOAT16, MOLKV_INT4_GROUP};
+    default:
+      throw FormatError(source, "value_dtype", geometry.value_dtype,
+                        "must be 2 (float16), 3 (int8) or 4 (int4)");
+  }
+}
+
+}  // namespace
+
 void ValidateGeometry(const molkv_geometry& geometry, const std::string& source) {
   // One by one and before anything is multiplied, so that nothing can overflow below.
   RequireRange(source, "layers", geometry.layers, 1, 1024);
@@ -30,33 +55,30 @@ void ValidateGeometry(const molkv_geometry& geometry, const std::string& source)
   RequireRange(source, "key_heads", geometry.key_heads, 0, 1024);
   RequireRange(source, "key_size", geometry.key_size, 0, 4096);
   RequireRange(source, "value_size", geometry.value_size, 1, 131072);
-  if ((geometry.key_heads == 0) != (geometry.key_size == 0)) {
+  const bool has_keys = geometry.key_heads != 0;
+  if (has_keys != (geometry.key_size != 0)) {
     throw FormatError(source, "key_size", geometry.key_size,
                       "key_heads is " + std::to_string(geometry.key_heads) + ": both or none");
+  }
+  const ValueType type = ValueTypeOf(geometry, source);
+  const uint64_t multiple = uint64_t{MOLKV_INT4_GROUP} * (has_keys ? geometry.key_heads : 1);
+  if (geometry.value_dtype == MOLKV_INT4 && geometry.value_size % multiple != 0) {
+    throw FormatError(source, "value_size", geometry.value_size,
+                      "int4 values must be a multiple of " + std::to_string(multiple) + " (" +
+                          std::to_string(MOLKV_INT4_GROUP) + " for each key head)",
+                      "export with int8 or f16 experts");
   }
   struct Field {
     const char* name;
     uint64_t value;
     uint64_t expected;
   };
-  const std::array<Field, 2> types = {{{"key_dtype", geometry.key_dtype, 0},  //
-                                       {"value_dtype", geometry.value_dtype, 0}}};
-  for (const Field& field : types) {
-    if (field.value == MOLKV_INT4) {
-      throw FormatError(source, field.name, "4 (int4)", "this reader does not support it yet",
-                        "update molkv, or export with int8 or float16");
-    }
-  }
-  if (geometry.value_dtype != MOLKV_FLOAT16 && geometry.value_dtype != MOLKV_INT8) {
-    throw FormatError(source, "value_dtype", geometry.value_dtype,
-                      "must be 2 (float16) or 3 (int8)");
-  }
-  const bool quantized = geometry.value_dtype == MOLKV_INT8;
+  const uint64_t key_group = type.key_dtype == MOLKV_INT8 ? KeyWidth(geometry) : 0;
   const std::array<Field, 4> implied = {{
-      {"key_dtype", geometry.key_dtype, geometry.key_heads != 0 ? geometry.value_dtype : 0},
-      {"scale_dtype", geometry.scale_dtype, quantized ? uint64_t{MOLKV_FLOAT32} : 0},
-      {"key_group_size", geometry.key_group_size, quantized ? KeyWidth(geometry) : 0},
-      {"value_group_size", geometry.value_group_size, quantized ? geometry.value_size : 0},
+      {"key_dtype", geometry.key_dtype, has_keys ? type.key_dtype : 0},
+      {"scale_dtype", geometry.scale_dtype, type.scale_dtype},
+      {"key_group_size", geometry.key_group_size, key_group},
+      {"value_group_size", geometry.value_group_size, type.group_size},
   }};
   for (const Field& field : implied) {
     if (field.value != field.expected) {
@@ -67,14 +89,16 @@ void ValidateGeometry(const molkv_geometry& geometry, const std::string& source)
   }
 }
 
-uint64_t DataTypeSize(uint32_t dtype) {
+uint64_t DataBytes(uint32_t dtype, uint64_t elements) {
   switch (dtype) {
     case MOLKV_FLOAT32:
-      return 4;
+      return elements * 4;
     case MOLKV_FLOAT16:
-      return 2;
+      return elements * 2;
     case MOLKV_INT8:
-      return 1;
+      return elements;
+    case MOLKV_INT4:
+      return elements / 2;
     default:
       return 0;
   }

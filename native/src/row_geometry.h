@@ -32,8 +32,8 @@ inline uint64_t KeyWidth(const molkv_geometry& geometry) {
 // Checks every rule that concerns a row. After that no product of a layout reaches 2^46.
 void ValidateGeometry(const molkv_geometry& geometry, const std::string& source);
 
-// Bytes of an element; 0 for MOLKV_NONE.
-uint64_t DataTypeSize(uint32_t dtype);
+// Bytes of some elements of one type, which fill whole bytes; 0 for MOLKV_NONE.
+uint64_t DataBytes(uint32_t dtype, uint64_t elements);
 
 }  // namespace molkv
 

@@ -28,19 +28,21 @@ RowLayout RowLayout::Of(const molkv_geometry& geometry, const std::string& sourc
     uint32_t dtype;
     uint64_t width;
   };
-  const uint32_t key_scales = geometry.key_heads != 0 ? geometry.scale_dtype : 0;
+  const uint32_t key_scales = geometry.key_dtype == MOLKV_INT8 ? MOLKV_FLOAT32 : MOLKV_NONE;
+  const uint64_t groups =
+      geometry.value_group_size != 0 ? geometry.value_size / geometry.value_group_size : 0;
   const std::array<Candidate, 4> candidates = {{
       {MOLKV_KEYS, geometry.key_dtype, KeyWidth(geometry)},
       {MOLKV_VALUES, geometry.value_dtype, geometry.value_size},
       {MOLKV_KEY_SCALES, key_scales, 1},
-      {MOLKV_VALUE_SCALES, geometry.scale_dtype, 1},
+      {MOLKV_VALUE_SCALES, geometry.scale_dtype, groups},
   }};
   RowLayout layout;
   for (const Candidate& candidate : candidates) {
     if (candidate.dtype == MOLKV_NONE) {
       continue;
     }
-    const uint64_t size = geometry.experts * candidate.width * DataTypeSize(candidate.dtype);
+    const uint64_t size = DataBytes(candidate.dtype, geometry.experts * candidate.width);
     layout.sections.push_back({candidate.kind, candidate.dtype, layout.layer_size, size});
     layout.layer_size = RoundUp(layout.layer_size + size, kSectionAlignment);
   }

@@ -94,7 +94,11 @@ class Case {
     inputs_.values = Vectors(pairs * shape.value_size, shape.value_dtype);
     const float key_scale = shape.key_dtype == MOLKV_INT8 ? 0.02f : 1.2f;
     if (shape.key_scales) inputs_.key_scales = Floats(pairs, key_scale / 4, key_scale);
-    if (shape.value_scales) inputs_.value_scales = Floats(pairs, 0.005f, 0.02f);
+    if (shape.value_dtype == MOLKV_INT4) {
+      inputs_.value_scales = Vectors(pairs * shape.value_size / MOLKV_INT4_GROUP, MOLKV_FLOAT16);
+    } else if (shape.value_scales) {
+      inputs_.value_scales = Floats(pairs, 0.005f, 0.02f);
+    }
     inputs_.age_bias = Floats(size_t{shape.heads} * shape.experts * shape.window, -2, 2);
   }
 
@@ -129,7 +133,8 @@ class Case {
 
   void* Vectors(size_t count, uint32_t dtype) {
     std::uniform_int_distribution<int> distribution(-128, 127);
-    if (dtype == MOLKV_INT8) {
+    if (dtype == MOLKV_INT8 || dtype == MOLKV_INT4) {
+      if (dtype == MOLKV_INT4) count /= 2;  // two in a byte, of any bits
       int8_t* numbers = Allocate<int8_t>(count);
       for (size_t i = 0; i < count; ++i) numbers[i] = static_cast<int8_t>(distribution(random_));
       return numbers;

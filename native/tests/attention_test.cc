@@ -88,6 +88,42 @@ TEST_P(Kernels, AgreeWithScalarOnAllSizesAndTypes) {
   }
 }
 
+TEST_P(Kernels, AgreeWithScalarOnInt4Values) {
+  const Shape shapes[] = {
+      {1, 64, 4, 4, 64, 768, 64},     // decode at a usual size
+      {12, 75, 4, 4, 64, 128, 64},    // prefill, the least part of a head
+      {1, 1, 1, 1, 1, 32, 1},         // the least of all
+      {9, 40, 5, 3, 17, 96, 13},      //
+      {4, 30, 3, 2, 16, 192, 20, 9},  // padding in front
+      {6, 6, 4, 1, 4, 96, 1},         // MoLE's: its own row only
+  };
+  for (Shape shape : shapes) {
+    shape.value_dtype = MOLKV_INT4;
+    for (uint32_t key_dtype : {MOLKV_INT8, MOLKV_FLOAT16}) {
+      shape.key_dtype = key_dtype;
+      Case example(shape);
+      const std::vector<float> expected = example.Run(MOLKV_KERNEL_SCALAR);
+      EXPECT_LT(Difference(example.Run(GetParam()), expected), kBound) << shape;
+    }
+  }
+}
+
+TEST_P(Kernels, TakeTheFirstInt4ElementFromTheLowBits) {
+  // One row and one expert: the output is its value.
+  Case example({1, 1, 1, 1, 4, 64, 1, 0, MOLKV_INT8, MOLKV_INT4});
+  uint8_t* bytes = static_cast<uint8_t*>(const_cast<void*>(example.inputs().values));
+  uint16_t* scales = static_cast<uint16_t*>(const_cast<void*>(example.inputs().value_scales));
+  for (int i = 0; i < 32; ++i) bytes[i] = static_cast<uint8_t>(i % 16 | (15 - i % 16) << 4);
+  scales[0] = testing::HalfOf(0.5f);
+  scales[1] = testing::HalfOf(-1.0f);
+  const std::vector<float> output = example.Run(GetParam());
+  for (int i = 0; i < 64; ++i) {
+    const int bits = i % 2 == 0 ? i / 2 % 16 : 15 - i / 2 % 16;
+    const int element = bits < 8 ? bits : bits - 16;
+    EXPECT_EQ(output[i], static_cast<float>(element) * (i < 32 ? 0.5f : -1.0f)) << i;
+  }
+}
+
 TEST_P(Kernels, TellAWrongBias) {
   Case example({5, 20, 3, 2, 16, 32, 8});
   const std::vector<float> expected = example.Run(MOLKV_KERNEL_SCALAR);
@@ -107,13 +143,16 @@ TEST_P(Kernels, ReadNoRowThatNobodyAttends) {
   std::fill_n(static_cast<uint16_t*>(const_cast<void*>(inputs.keys)), pairs * 2 * 9, kNan);
   std::fill_n(static_cast<uint16_t*>(const_cast<void*>(inputs.values)), pairs * 20, kNan);
   std::fill_n(const_cast<float*>(inputs.key_scales), pairs, NAN);
-  std::fill_n(const_cast<float*>(inputs.value_scales), pairs, NAN);
+  std::fill_n(static_cast<float*>(const_cast<void*>(inputs.value_scales)), pairs, NAN);
   EXPECT_EQ(example.Run(GetParam()), expected);
 }
 
 TEST_P(Kernels, GiveTheSameBitsHoweverTokensAreCutIntoCalls) {
-  for (uint32_t dtype : {MOLKV_INT8, MOLKV_FLOAT16}) {
-    const Shape shape = {23, 50, 3, 2, 20, 38, 16, 25, dtype, dtype};
+  for (uint32_t dtype : {MOLKV_INT8, MOLKV_FLOAT16, MOLKV_INT4}) {
+    const bool packed = dtype == MOLKV_INT4;
+    const uint32_t key_dtype = packed ? uint32_t{MOLKV_INT8} : dtype;
+    const uint32_t value_size = packed ? 64 : 38;
+    const Shape shape = {23, 50, 3, 2, 20, value_size, 16, 25, key_dtype, dtype};
     Case example(shape);
     const std::vector<float> whole = example.Run(GetParam());
     molkv_attention_inputs inputs = example.inputs();
@@ -280,7 +319,13 @@ TEST(AttentionArguments, WrongOnesAreRefusedByName) {
       {"key_dtype", [](auto* inputs) { inputs->key_dtype = MOLKV_FLOAT32; }},
       {"key_dtype", [](auto* inputs) { inputs->key_dtype = MOLKV_INT4; }, MOLKV_UNSUPPORTED},
       {"value_dtype", [](auto* inputs) { inputs->value_dtype = MOLKV_NONE; }},
-      {"value_dtype", [](auto* inputs) { inputs->value_dtype = MOLKV_INT4; }, MOLKV_UNSUPPORTED},
+      {"value_size / heads is 4", [](auto* inputs) { inputs->value_dtype = MOLKV_INT4; }},
+      {"value_scales",
+       [](auto* inputs) {
+         inputs->value_dtype = MOLKV_INT4;
+         inputs->value_size = 64;
+         inputs->value_scales = nullptr;
+       }},
       {"query", [](auto* inputs) { inputs->query = nullptr; }},
       {"keys", [](auto* inputs) { inputs->keys = nullptr; }},
       {"values", [](auto* inputs) { inputs->values = nullptr; }},

@@ -57,11 +57,16 @@ class CaseFile {
       return reinterpret_cast<const float*>(Take(count * sizeof(float)));
     };
     const auto bytes = [](uint32_t dtype) { return dtype == MOLKV_INT8 ? size_t{1} : size_t{2}; };
+    const bool packed = header.value_dtype == MOLKV_INT4;
+    const size_t value_bytes =
+        packed ? header.value_size / 2 : header.value_size * bytes(header.value_dtype);
+    const size_t value_scale_bytes =
+        packed ? header.value_size / MOLKV_INT4_GROUP * 2 : sizeof(float);
     inputs_.query = floats(header.tokens * key_width);
     inputs_.keys = Take(pairs * key_width * bytes(header.key_dtype));
     if (header.has_key_scales) inputs_.key_scales = floats(pairs);
-    inputs_.values = Take(pairs * header.value_size * bytes(header.value_dtype));
-    if (header.has_value_scales) inputs_.value_scales = floats(pairs);
+    inputs_.values = Take(pairs * value_bytes);
+    if (header.has_value_scales) inputs_.value_scales = Take(pairs * value_scale_bytes);
     inputs_.age_bias = floats(size_t{header.heads} * header.experts * header.window);
     if (position_ != content_.size()) throw std::runtime_error(path + " is longer than its case");
   }

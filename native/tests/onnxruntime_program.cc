@@ -61,8 +61,14 @@ class Runtime {
   }
 
   OrtValue* MakePlane(const void* data, const std::vector<int64_t>& shape, uint32_t dtype) const {
-    return dtype == MOLKV_INT8 ? MakeTensor(data, 1, shape, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8)
-                               : MakeTensor(data, 2, shape, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16);
+    switch (dtype) {
+      case MOLKV_INT8:
+        return MakeTensor(data, 1, shape, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8);
+      case MOLKV_INT4:
+        return MakeTensor(data, 1, shape, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8);
+      default:
+        return MakeTensor(data, 2, shape, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16);
+    }
   }
 
  private:
@@ -83,9 +89,16 @@ std::vector<float> Run(Runtime& runtime, OrtSession* session,
   bind("query", runtime.MakeFloats(inputs.query, {tokens, heads, key_size}));
   bind("keys", runtime.MakePlane(inputs.keys, {rows, experts, heads * key_size}, inputs.key_dtype));
   if (inputs.key_scales) bind("key_scales", runtime.MakeFloats(inputs.key_scales, {rows, experts}));
-  bind("values", runtime.MakePlane(inputs.values, {rows, experts, width}, inputs.value_dtype));
-  if (inputs.value_scales) {
-    bind("value_scales", runtime.MakeFloats(inputs.value_scales, {rows, experts}));
+  const bool packed = inputs.value_dtype == MOLKV_INT4;
+  bind("values", runtime.MakePlane(inputs.values, {rows, experts, packed ? width / 2 : width},
+                                   inputs.value_dtype));
+  if (packed) {
+    bind("value_scales",
+         runtime.MakePlane(inputs.value_scales, {rows, experts, width / MOLKV_INT4_GROUP},
+                           MOLKV_FLOAT16));
+  } else if (inputs.value_scales) {
+    bind("value_scales",
+         runtime.MakeFloats(static_cast<const float*>(inputs.value_scales), {rows, experts}));
   }
   bind("age_bias", runtime.MakeFloats(inputs.age_bias, {heads, experts, inputs.window}));
   bind("start", runtime.MakeTensor(&inputs.start, sizeof(int64_t), {1},

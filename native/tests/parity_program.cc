@@ -65,7 +65,8 @@ struct OpenBlob {
 void Dequantize(const molkv_geometry& geometry, const molkv_plane& values,
                 const molkv_plane& scales, uint64_t pair, std::vector<float>* result) {
   const float nothing[1] = {};
-  const size_t element = values.dtype == MOLKV_INT8 ? 1 : 2;
+  const size_t value_bytes = values.row_bytes / geometry.experts;
+  const size_t scale_bytes = scales.row_bytes / geometry.experts;
   molkv_attention_inputs inputs = {};
   inputs.struct_size = sizeof(inputs);
   inputs.tokens = inputs.rows = inputs.experts = inputs.heads = 1;
@@ -75,8 +76,10 @@ void Dequantize(const molkv_geometry& geometry, const molkv_plane& values,
   inputs.value_dtype = values.dtype;
   inputs.query = inputs.age_bias = nothing;
   inputs.keys = nothing;
-  inputs.values = static_cast<char*>(values.data) + pair * geometry.value_size * element;
-  if (scales.data != nullptr) inputs.value_scales = static_cast<float*>(scales.data) + pair;
+  inputs.values = static_cast<char*>(values.data) + pair * value_bytes;
+  if (scales.data != nullptr) {
+    inputs.value_scales = static_cast<char*>(scales.data) + pair * scale_bytes;
+  }
   result->resize(result->size() + geometry.value_size);
   molkv_error error = {};
   Require(molkv_attention(&inputs, result->data() + result->size() - geometry.value_size, nullptr,

@@ -13,7 +13,7 @@ __all__ = ["HEADER_SIZE", "MAGIC", "BlobHeader", "DataType", "RowGeometry"]
 
 MAGIC: Final = b"\x89MOLKV\r\n"
 VERSION_MAJOR: Final = 1
-VERSION_MINOR: Final = 0
+VERSION_MINOR: Final = 1
 HEADER_SIZE: Final = 16384
 DATA_ALIGNMENT: Final = 16384
 MAXIMUM_DATA_OFFSET: Final = 2**20
@@ -43,7 +43,7 @@ class BlobHeader:
         shard_count: files that make up the blob.
         data_offset: byte position of the first row.
         version_major: a reader refuses any other than its own.
-        version_minor: a reader refuses any above its own.
+        version_minor: a reader refuses any above its own; the least that has the geometry's types.
     """
 
     geometry: RowGeometry
@@ -57,7 +57,7 @@ class BlobHeader:
     shard_count: int = 1
     data_offset: int = HEADER_SIZE
     version_major: int = VERSION_MAJOR
-    version_minor: int = VERSION_MINOR
+    version_minor: int = 0
 
     @classmethod
     def of(
@@ -99,6 +99,7 @@ class BlobHeader:
             row_count=vocabulary_size - first_row if row_count is None else row_count,
             shard_index=shard_index,
             shard_count=shard_count,
+            version_minor=_least_minor(geometry),
         )
         header.validate("new expert blob")
         return header
@@ -141,6 +142,10 @@ class BlobHeader:
             rule = f"must have {IDENTITY_SIZE} bytes"
             raise format_error(source, "identity", self.identity.hex(), rule)
         self._validate_row_range(source)
+        least = _least_minor(self.geometry)
+        if self.version_minor != least:
+            rule = f"must be {least} where value_dtype is {int(self.geometry.value_dtype)}"
+            raise format_error(source, "version_minor", self.version_minor, rule)
         layout = self.layout(source)
         if self.row_size != layout.row_size:
             rule = f"the dimensions and types imply {layout.row_size}"
@@ -243,7 +248,7 @@ class BlobHeader:
         if any(page[_FIELDS.size : _CHECKSUM_OFFSET]):
             position = next(i for i in range(_FIELDS.size, _CHECKSUM_OFFSET) if page[i])
             field = f"reserved byte {position}"
-            raise format_error(source, field, page[position], "must be 0 in version 1.0")
+            raise format_error(source, field, page[position], "must be 0 in this version")
         return cls._from_fields(page, source)
 
     @classmethod
@@ -277,7 +282,7 @@ class BlobHeader:
         ) = _FIELDS.unpack_from(page)
         for field, value in (("flags", flags), ("reserved field at byte 108", reserved)):
             if value:
-                raise format_error(source, field, value, "must be 0 in version 1.0")
+                raise format_error(source, field, value, "must be 0 in this version")
         header = cls(
             geometry=RowGeometry(
                 layers=layers,
@@ -333,6 +338,11 @@ class BlobHeader:
             "value_group_size": geometry.value_group_size,
             "identity": self.identity.hex(),
         }
+
+
+def _least_minor(geometry: RowGeometry) -> int:
+    """A file states the first minor version that has its types, so that older readers take it."""
+    return 1 if geometry.value_dtype is DataType.INT4 else 0
 
 
 def _require_version(source: str, major: int, minor: int) -> None:

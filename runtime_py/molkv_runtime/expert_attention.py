@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from molkv_runtime.dequantize import dequantize
 from molkv_runtime.row_layout import LayerRows
 
 __all__ = ["expert_attention"]
@@ -22,7 +23,8 @@ def expert_attention(
 
     Args:
         query: float32 [T, G, dk]; token t sits in row S - T + t.
-        rows: the window; keys [S, N, G·dk], values [S, N, d], scales [S, N] where quantized.
+        rows: the window; keys [S, N, G·dk], values [S, N, d], scales [S, N] where quantized to
+            int8; int4 values as `LayerRows` has them.
         age_bias: float32 [G, N, W].
         start: rows before it are padding.
 
@@ -35,7 +37,11 @@ def expert_attention(
     count = len(rows.values)
     _, experts, window = age_bias.shape
     keys = rows.keys.astype(np.float32).reshape(count, experts, heads, key_size)
-    values = rows.values.astype(np.float32).reshape(count, experts, heads, -1)
+    values, value_scales = rows.values, rows.value_scales
+    if values.dtype == np.uint8:
+        # Exact: a float16 times 4 bits fits a float32.
+        values, value_scales = dequantize(values, value_scales), None
+    values = values.astype(np.float32).reshape(count, experts, heads, -1)
 
     scores = np.einsum("tgk,sngk->gtns", query / np.float32(math.sqrt(key_size)), keys)
     if rows.key_scales is not None:
@@ -48,7 +54,7 @@ def expert_attention(
 
     weights = np.exp(scores - scores.max(axis=(2, 3), keepdims=True))
     weights /= weights.sum(axis=(2, 3), keepdims=True)
-    if rows.value_scales is not None:
-        weights *= rows.value_scales.T
+    if value_scales is not None:
+        weights *= value_scales.T
     mixed: NDArray[np.float32] = np.einsum("gtns,snge->tge", weights, values)
     return mixed.reshape(tokens, -1)

@@ -10,6 +10,7 @@ from molkv_runtime.errors import BlobFormatError
 
 __all__ = [
     "EXPERT_TYPES",
+    "INT4_GROUP",
     "LIMITS",
     "DataType",
     "ExpertPrecision",
@@ -17,8 +18,11 @@ __all__ = [
     "format_error",
 ]
 
-ExpertPrecision = Literal["int8", "f16"]
-"""How the numbers of an expert row are stored."""
+ExpertPrecision = Literal["int8", "int4", "f16"]
+"""How the numbers of an expert row are stored; keys of ``int4`` rows are int8."""
+
+INT4_GROUP: Final = 32
+"""Elements of an int4 value that share a scale."""
 
 # Inclusive (least, most) of the header's dimensions. Checked one by one before they are ever
 # multiplied: together they keep every product of the layout below 2**46, so that no reader, in
@@ -42,12 +46,25 @@ class DataType(IntEnum):
     FLOAT16 = 2
     INT8 = 3
     INT4 = 4
-    """Reserved: no version 1.0 file uses it."""
 
 
 EXPERT_TYPES: Final[dict[ExpertPrecision, DataType]] = {
     "int8": DataType.INT8,
+    "int4": DataType.INT4,
     "f16": DataType.FLOAT16,
+}
+
+# What the values' type decides, docs/format.md "Data types": the types of keys and of the values'
+# scales.
+_KEY_TYPES: Final = {
+    DataType.FLOAT16: DataType.FLOAT16,
+    DataType.INT8: DataType.INT8,
+    DataType.INT4: DataType.INT8,
+}
+_SCALE_TYPES: Final = {
+    DataType.FLOAT16: DataType.NONE,
+    DataType.INT8: DataType.FLOAT32,
+    DataType.INT4: DataType.FLOAT16,
 }
 
 
@@ -69,10 +86,11 @@ class RowGeometry:
         key_size: elements of a key of one head, dk; 0 when the model has no keys.
         value_size: elements of a value, d.
         key_dtype: type of the keys' elements; NONE when the model has no keys.
-        value_dtype: type of the values' elements, FLOAT16 or INT8.
-        scale_dtype: type of the scales; FLOAT32 with INT8, NONE with FLOAT16.
-        key_group_size: key elements that share a scale; G*dk with INT8, otherwise 0.
-        value_group_size: value elements that share a scale; d with INT8, otherwise 0.
+        value_dtype: type of the values' elements, FLOAT16, INT8 or INT4.
+        scale_dtype: type of the values' scales; FLOAT32 with INT8, FLOAT16 with INT4, NONE with
+            FLOAT16. Those of INT8 keys are always FLOAT32.
+        key_group_size: key elements that share a scale; G*dk with INT8 keys, 0 with others.
+        value_group_size: value elements that share a scale; d with INT8, 32 with INT4, otherwise 0.
     """
 
     layers: int
@@ -97,10 +115,10 @@ class RowGeometry:
         key_size: int,
         value_size: int,
     ) -> RowGeometry:
-        """The geometry that version 1.0 allows for these dimensions and element type.
+        """The geometry that the format has for these dimensions and element type.
 
         Args:
-            dtype: FLOAT16 or INT8, of values and keys alike.
+            dtype: of the values, FLOAT16, INT8 or INT4; it decides that of the keys.
             layers: see the class.
             experts: see the class.
             key_heads: see the class; 0 for a model without keys.
@@ -113,18 +131,18 @@ class RowGeometry:
         Raises:
             BlobFormatError: a dimension is out of range or the type is not allowed.
         """
-        quantized = dtype is DataType.INT8
+        key_dtype = _KEY_TYPES.get(dtype, dtype) if key_heads else DataType.NONE
         geometry = cls(
             layers=layers,
             experts=experts,
             key_heads=key_heads,
             key_size=key_size,
             value_size=value_size,
-            key_dtype=dtype if key_heads else DataType.NONE,
+            key_dtype=key_dtype,
             value_dtype=dtype,
-            scale_dtype=DataType.FLOAT32 if quantized else DataType.NONE,
-            key_group_size=key_heads * key_size if quantized else 0,
-            value_group_size=value_size if quantized else 0,
+            scale_dtype=_SCALE_TYPES.get(dtype, DataType.NONE),
+            key_group_size=key_heads * key_size if key_dtype is DataType.INT8 else 0,
+            value_group_size=_value_group(dtype, value_size),
         )
         geometry.validate("row geometry")
         return geometry
@@ -133,6 +151,11 @@ class RowGeometry:
     def key_width(self) -> int:
         """Key elements of one expert, G*dk."""
         return self.key_heads * self.key_size
+
+    @property
+    def key_scale_dtype(self) -> DataType:
+        """Type of the keys' scales."""
+        return DataType.FLOAT32 if self.key_dtype is DataType.INT8 else DataType.NONE
 
     def validate(self, source: str) -> None:
         """Checks every rule of docs/format.md "Data types" and "Limits" that concerns a row.
@@ -151,28 +174,31 @@ class RowGeometry:
             raise format_error(
                 source, "key_size", self.key_size, f"key_heads is {self.key_heads}: both or none"
             )
-        for field, dtype in (("key_dtype", self.key_dtype), ("value_dtype", self.value_dtype)):
-            if dtype is DataType.INT4:
-                raise format_error(
-                    source,
-                    field,
-                    "4 (int4)",
-                    "this reader does not support it yet",
-                    fix="update molkv, or export with int8 or float16",
-                )
-        if self.value_dtype not in (DataType.FLOAT16, DataType.INT8):
+        if self.value_dtype not in _KEY_TYPES:
+            rule = "must be 2 (float16), 3 (int8) or 4 (int4)"
+            raise format_error(source, "value_dtype", int(self.value_dtype), rule)
+        multiple = INT4_GROUP * max(self.key_heads, 1)
+        if self.value_dtype is DataType.INT4 and self.value_size % multiple:
             raise format_error(
-                source, "value_dtype", int(self.value_dtype), "must be 2 (float16) or 3 (int8)"
+                source,
+                "value_size",
+                self.value_size,
+                f"int4 values must be a multiple of {multiple} ({INT4_GROUP} for each key head)",
+                fix="export with int8 or f16 experts",
             )
-        quantized = self.value_dtype is DataType.INT8
+        key_dtype = _KEY_TYPES[self.value_dtype] if self.key_heads else DataType.NONE
         implied = {
-            "key_dtype": int(self.value_dtype) if self.key_heads else 0,
-            "scale_dtype": int(DataType.FLOAT32) if quantized else 0,
-            "key_group_size": self.key_width if quantized else 0,
-            "value_group_size": self.value_size if quantized else 0,
+            "key_dtype": int(key_dtype),
+            "scale_dtype": int(_SCALE_TYPES[self.value_dtype]),
+            "key_group_size": self.key_width if key_dtype is DataType.INT8 else 0,
+            "value_group_size": _value_group(self.value_dtype, self.value_size),
         }
         for field, expected in implied.items():
             value = int(getattr(self, field))
             if value != expected:
                 rule = f"must be {expected} for the other fields' values"
                 raise format_error(source, field, value, rule)
+
+
+def _value_group(dtype: DataType, value_size: int) -> int:
+    return {DataType.INT8: value_size, DataType.INT4: INT4_GROUP}.get(dtype, 0)

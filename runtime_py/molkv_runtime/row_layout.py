@@ -31,6 +31,7 @@ _NUMPY_TYPES: Final[dict[DataType, str]] = {
     DataType.FLOAT32: "<f4",
     DataType.FLOAT16: "<f2",
     DataType.INT8: "|i1",
+    DataType.INT4: "|u1",  # two elements a byte
 }
 
 
@@ -80,15 +81,17 @@ class LayerRows:
 
     Attributes:
         keys: int8 or float16 [rows, N, G*dk]; None when the model has no keys.
-        values: int8 or float16 [rows, N, d].
+        values: int8 or float16 [rows, N, d], or int4 as uint8 [rows, N, d/2], two elements a byte
+            (`molkv_runtime.dequantize` has them as numbers).
         key_scales: float32 [rows, N]; key = scale * int8. None without int8 keys.
-        value_scales: float32 [rows, N]; value = scale * int8. None without int8 values.
+        value_scales: float32 [rows, N], value = scale * int8; float16 [rows, N, d/32] for int4,
+            one for each group of 32 elements. None for float16 values.
     """
 
     keys: NDArray[Any] | None
     values: NDArray[Any]
     key_scales: NDArray[np.float32] | None
-    value_scales: NDArray[np.float32] | None
+    value_scales: NDArray[Any] | None
 
 
 @dataclass(frozen=True)
@@ -130,20 +133,24 @@ class RowLayout:
             BlobFormatError: the geometry or the stride breaks a rule.
         """
         geometry.validate(source)
-        vectors = geometry.experts
-        scale_shape = (vectors,)
-        candidates = (
+        vectors, size = geometry.experts, geometry.value_size
+        packed = geometry.value_dtype is DataType.INT4
+        candidates: tuple[tuple[str, DataType, tuple[int, ...]], ...] = (
             ("keys", geometry.key_dtype, (vectors, geometry.key_width)),
-            ("values", geometry.value_dtype, (vectors, geometry.value_size)),
-            ("key_scales", geometry.scale_dtype if geometry.key_heads else 0, scale_shape),
-            ("value_scales", geometry.scale_dtype, scale_shape),
+            ("values", geometry.value_dtype, (vectors, size // 2 if packed else size)),
+            ("key_scales", geometry.key_scale_dtype, (vectors,)),
+            (
+                "value_scales",
+                geometry.scale_dtype,
+                (vectors, size // geometry.value_group_size) if packed else (vectors,),
+            ),
         )
         sections = []
         end = 0
         for name, code, shape in candidates:
-            if code == DataType.NONE:
+            if code is DataType.NONE:
                 continue
-            dtype = np.dtype(_NUMPY_TYPES[DataType(code)])
+            dtype = np.dtype(_NUMPY_TYPES[code])
             count = 1
             for extent in shape:
                 count *= extent

@@ -56,6 +56,8 @@ FIELDS: Final = {
     "reserved": (108, "<I"),
 }
 
+INT4_FIELDS: Final = {"version_minor": 1, "value_dtype": 4, "value_size": 64}
+
 FORMAT_ERROR: Final = "BlobFormatError"
 ROW_ERROR: Final = "RowCorruptError"
 
@@ -142,7 +144,8 @@ def attacks(folder: Path) -> list[Attack]:
         "magic": (b"GGUF" + valid[4:], "magic"),
         "magic-with-line-ends-converted": (valid.replace(b"\r\n", b"\n"), "magic"),
         "future-major": (edited(valid, version_major=2), "version"),
-        "future-minor": (edited(valid, version_minor=1), "version"),
+        "future-minor": (edited(valid, version_minor=2), "version"),
+        "minor-of-int4": (edited(valid, version_minor=1), "version_minor"),
         "past-major": (edited(valid, version_major=0), "version"),
         "header-size": (edited(valid, header_size=144), "header_size"),
         "header-byte-flipped": (flipped(valid, 120), "header CRC32C"),
@@ -203,7 +206,20 @@ def attacks(folder: Path) -> list[Attack]:
             "row_stride",
         ),
         "dtype-unknown": (edited(valid, value_dtype=99), "value_dtype"),
-        "dtype-int4": (edited(valid, key_dtype=4, value_dtype=4), "key_dtype"),
+        "dtype-int4": (edited(valid, value_dtype=4), "version_minor"),
+        "dtype-int4-keys": (edited(valid, key_dtype=4), "key_dtype"),
+        "int4-of-part-of-a-group": (
+            edited(valid, version_minor=1, value_dtype=4),
+            "value_size",
+        ),
+        "int4-scales-of-float32": (
+            edited(valid, **INT4_FIELDS, scale_dtype=1, value_group_size=32),
+            "scale_dtype",
+        ),
+        "int4-of-another-group": (
+            edited(valid, **INT4_FIELDS, scale_dtype=2, value_group_size=16),
+            "value_group_size",
+        ),
         "dtype-float32-values": (edited(valid, value_dtype=1), "value_dtype"),
         "dtypes-mixed": (edited(valid, key_dtype=2), "key_dtype"),
         "keys-without-size": (edited(valid, key_size=0), "key_size"),

@@ -23,6 +23,7 @@ from tests.small_models import edit_weights, write_checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from molkv_runtime.row_geometry import ExpertPrecision
     from tests.conftest import BundleOf
 
 SMALL = {"num_hidden_layers": 1, "max_position_embeddings": 12, "vocab_size": 40}
@@ -170,16 +171,21 @@ def test_weights_that_are_not_finite_are_refused_with_the_tensors_name(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
 
 
-def test_an_expert_too_large_for_float16_is_refused_and_fits_int8(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("experts", "limit"), [("f16", "float16 ends at 65504"), ("int4", "int4 end at 393024")]
+)
+def test_an_expert_too_large_for_float16_is_refused_and_fits_int8(
+    tmp_path: Path, experts: ExpertPrecision, limit: str
+) -> None:
     from molkv_export import ExportError, export
 
     checkpoint = write_checkpoint(tmp_path / "checkpoint", "molkv", **SMALL)
-    edit_weights(checkpoint, DOWN_PROJ, 1e6)
+    edit_weights(checkpoint, DOWN_PROJ, 1e8)
     with pytest.raises(ExportError) as caught:
-        export(checkpoint, tmp_path / "bundle", experts="f16")
+        export(checkpoint, tmp_path / "bundle", experts=experts)
     message = str(caught.value)
     assert message.startswith(f"{checkpoint}: token ids 0 to 39: an expert value is ")
-    assert "float16 ends at 65504 (export with int8 experts)" in message
+    assert f"{limit} (export with int8 experts)" in message
     assert not (tmp_path / "bundle").exists()
     assert export(checkpoint, tmp_path / "bundle", experts="int8").manifest.parity is not None
 

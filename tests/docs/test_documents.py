@@ -58,7 +58,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 
 MOLKV = ModelConfig(
     vocab_size=96,
-    hidden_size=32,
+    hidden_size=64,
     intermediate_size=40,
     num_hidden_layers=2,
     num_attention_heads=2,
@@ -107,6 +107,8 @@ def symbols(config: ModelConfig) -> dict[str, int]:
         "1": 1,
         "V": config.vocab_size,
         "d": config.hidden_size,
+        "d/2": config.hidden_size // 2,
+        "d/32": config.hidden_size // 32,
         "m": config.intermediate_size,
         "h": config.head_dim,
         "H": config.num_attention_heads * config.head_dim,
@@ -140,6 +142,9 @@ def facts(config: ModelConfig, experts: ExpertPrecision = "int8") -> set[str]:
         "key_age": config.has_keys and config.expert_scoring == "key_age",
         "mole": config.architecture == "mole",
         "int8": experts == "int8",
+        "int4": experts == "int4",
+        "not int4": experts != "int4",
+        "not f16": experts != "f16",
         "checkpoint": False,
     }
     return {name for name, holds in conditions.items() if holds}
@@ -223,7 +228,7 @@ def test_parameter_counts_of_the_presets() -> None:
             per_token = variant.num_hidden_layers * variant.num_experts * width
             total = sum(sizes.values())
             numbers = [total, total - network, network, per_token * variant.vocab_size]
-            for precision in ("int8", "f16"):
+            for precision in ("int8", "int4", "f16"):
                 stride = 0
                 if variant.has_experts:
                     stride = RowLayout.of(row_geometry(variant, precision)).row_stride
@@ -371,7 +376,8 @@ def test_graph_is_as_documented(case: GraphCase, tmp_path: Path) -> None:
 
     letters = symbols(config) | {"K": config.num_key_value_heads}
     holding = facts(config, experts)
-    dtypes = {"plane": {"int8": "int8", "f16": "float16"}[experts], "cache": "float32"}
+    plane = {"int8": "int8", "int4": "int8", "f16": "float16"}[experts]
+    dtypes = {"plane": plane, "cache": "float32"}
 
     def documented(heading: str) -> dict[str, tuple[str, list[int | str]]]:
         return {
@@ -420,7 +426,7 @@ def check_operators(model: onnx.ModelProto, config: ModelConfig) -> None:
 
 
 def test_head_size_limit(tmp_path: Path) -> None:
-    config = dataclasses.replace(MOLKV, num_attention_heads=4)
+    config = dataclasses.replace(MOLKV, num_attention_heads=8)
     checkpoint = save_random(config, tmp_path / "checkpoint")
     (limit,) = re.findall(r"heads must be a multiple of (\d+) wide", GRAPH)
     assert config.head_dim % int(limit)
@@ -440,6 +446,7 @@ def test_operator_inputs_are_those_of_both_definitions() -> None:
 
 OP_CASES = {
     "decode, int8": make_case(row_geometry(MOLKV, "int8"), 5, tokens=1, rows=5),
+    "prefill, int4": make_case(row_geometry(MOLKV, "int4"), 5, tokens=4, rows=8, seed=6),
     "prefill, float16": make_case(row_geometry(MOLKV, "f16"), 5, tokens=4, rows=8, seed=1),
     "start of a sequence": make_case(row_geometry(MOLKV, "int8"), 5, tokens=3, rows=3, seed=2),
     "padding": make_case(row_geometry(MOLKV, "int8"), 5, tokens=2, rows=6, start=3, seed=3),

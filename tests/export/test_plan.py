@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
+from molkv_export import ExportError, export
 from molkv_export.plan import make_plan
 from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.bundle import Bundle
@@ -64,6 +65,28 @@ def test_planned_reads_and_window_are_the_layouts(
     # Two layers of three experts: a key of 2·8 and a value of 64.
     assert plan.expert_parameters == 320 * 2 * 3 * (16 + 64)
     assert plan.dense_parameters < 200_000
+
+
+THREE_HEADS_OF_16 = {"hidden_size": 48, "num_attention_heads": 3, "num_key_value_heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("molkv", {"expert_query_heads": 4}, "hidden_size is 64, .* multiple of 128: .* 4 expert"),
+        ("mole", THREE_HEADS_OF_16, "hidden_size is 48, .* multiple of 32: "),
+    ],
+)
+def test_a_width_that_int4_groups_do_not_divide_is_refused_before_any_work(
+    tmp_path: Path, kind: str, changes: dict[str, int], message: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint", kind, **changes)
+    with pytest.raises(ExportError, match=message + r".*export with int8 or f16"):
+        make_plan(Checkpoint(folder), "int4")
+    with pytest.raises(ExportError, match=message):
+        export(folder, tmp_path / "bundle", experts="int4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+    assert make_plan(Checkpoint(folder), "int8").bytes_per_token > 0
 
 
 PEAK_OF_WRITING_THE_BLOB = """
@@ -126,6 +149,7 @@ PEAK_OF_EXPORT = """
 import json, sys
 from pathlib import Path
 from molkv_export import export
+from molkv_export import ExportError, export
 from molkv_export.plan import make_plan
 from molkv_model.checkpoint import Checkpoint
 

@@ -23,13 +23,17 @@ IDENTITY = bytes(range(100, 132))
 def geometries(draw: st.DrawFn) -> RowGeometry:
     """Small geometries of every kind, some with rows above 4096 bytes."""
     key_heads = draw(st.integers(0, 3))
+    dtype = draw(st.sampled_from([DataType.INT8, DataType.INT4, DataType.FLOAT16]))
+    sizes = st.one_of(st.integers(1, 9), st.integers(1000, 1400))
+    if dtype is DataType.INT4:  # whole groups for each head
+        sizes = st.integers(1, 30).map(lambda groups: 32 * max(key_heads, 1) * groups)
     return RowGeometry.of(
-        draw(st.sampled_from([DataType.INT8, DataType.FLOAT16])),
+        dtype,
         layers=draw(st.integers(1, 3)),
         experts=draw(st.integers(1, 4)),
         key_heads=key_heads,
         key_size=draw(st.integers(1, 5)) if key_heads else 0,
-        value_size=draw(st.one_of(st.integers(1, 9), st.integers(1000, 1400))),
+        value_size=draw(sizes),
     )
 
 
@@ -40,18 +44,26 @@ def random_layers(geometry: RowGeometry, rows: int, seed: int) -> list[LayerRows
     def random(dtype: DataType, shape: tuple[int, ...]) -> Any:
         if dtype is DataType.NONE:
             return None
-        name = {DataType.INT8: "i1", DataType.FLOAT16: "<f2", DataType.FLOAT32: "<f4"}[dtype]
+        name = {
+            DataType.INT8: "i1",
+            DataType.INT4: "u1",
+            DataType.FLOAT16: "<f2",
+            DataType.FLOAT32: "<f4",
+        }[dtype]
         size = int(np.prod(shape)) * np.dtype(name).itemsize
         return np.frombuffer(generator.bytes(size), name).reshape(shape)
 
     experts = (rows, geometry.experts)
-    key_scales = geometry.scale_dtype if geometry.key_heads else DataType.NONE
+    key_scales = DataType.FLOAT32 if geometry.key_dtype is DataType.INT8 else DataType.NONE
+    packed = geometry.value_dtype is DataType.INT4
+    value_size = geometry.value_size // 2 if packed else geometry.value_size
+    groups = (geometry.value_size // 32,) if packed else ()
     return [
         LayerRows(
             keys=random(geometry.key_dtype, (*experts, geometry.key_width)),
-            values=random(geometry.value_dtype, (*experts, geometry.value_size)),
+            values=random(geometry.value_dtype, (*experts, value_size)),
             key_scales=random(key_scales, experts),
-            value_scales=random(geometry.scale_dtype, experts),
+            value_scales=random(geometry.scale_dtype, (*experts, *groups)),
         )
         for _ in range(geometry.layers)
     ]

@@ -57,7 +57,14 @@ def test_the_json_form_follows_its_schema(header: BlobHeader) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("layers", 0), ("row_count", -1), ("key_dtype", "int4"), ("identity", "00"), ("extra", 1)],
+    [
+        ("layers", 0),
+        ("row_count", -1),
+        ("key_dtype", "int4"),
+        ("version", "1.2"),
+        ("identity", "00"),
+        ("extra", 1),
+    ],
 )
 def test_the_schema_refuses_what_the_format_refuses(field: str, value: object) -> None:
     header = BlobHeader.of(SMALL, vocabulary_size=4, identity=IDENTITY)
@@ -126,6 +133,35 @@ def test_a_header_that_readers_would_refuse_is_never_written(field: str, value: 
         dataclasses.replace(header, **{field: value}).pack()  # type: ignore[arg-type]
 
 
-def test_int4_is_named_as_not_supported_yet() -> None:
-    with pytest.raises(BlobFormatError, match="does not support it yet"):
-        RowGeometry.of(DataType.INT4, layers=1, experts=1, key_heads=0, key_size=0, value_size=8)
+def int4_geometry(**changes: int) -> RowGeometry:
+    sizes = {"layers": 1, "experts": 2, "key_heads": 2, "key_size": 3, "value_size": 128}
+    return RowGeometry.of(DataType.INT4, **(sizes | changes))
+
+
+def test_only_files_with_int4_are_of_version_1_1() -> None:
+    for geometry, minor in ((SMALL, 0), (int4_geometry(), 1)):
+        header = BlobHeader.of(geometry, vocabulary_size=4, identity=IDENTITY)
+        assert header.version_minor == minor
+        other = dataclasses.replace(header, version_minor=1 - minor)
+        with pytest.raises(BlobFormatError, match=f"version_minor is {1 - minor}, but must be"):
+            other.pack()
+
+
+def test_int4_values_have_int8_keys_and_a_half_for_each_group_of_32() -> None:
+    geometry = int4_geometry()
+    assert geometry.key_dtype is DataType.INT8
+    assert geometry.key_group_size == 6
+    assert geometry.scale_dtype is DataType.FLOAT16
+    assert geometry.value_group_size == 32
+    assert int4_geometry(key_heads=0, key_size=0).key_dtype is DataType.NONE
+
+
+@pytest.mark.parametrize(
+    ("key_heads", "value_size", "multiple"), [(2, 96, 64), (2, 33, 64), (0, 48, 32), (1, 31, 32)]
+)
+def test_a_group_of_int4_never_spans_two_heads(
+    key_heads: int, value_size: int, multiple: int
+) -> None:
+    message = f"value_size is {value_size}, but int4 values must be a multiple of {multiple} .*int8"
+    with pytest.raises(BlobFormatError, match=message):
+        int4_geometry(key_heads=key_heads, key_size=3 * bool(key_heads), value_size=value_size)

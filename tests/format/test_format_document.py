@@ -7,12 +7,14 @@ import re
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from molkv_export.quantize import pack_int4
 from molkv_runtime.blob import Blob
 from molkv_runtime.blob_header import MAXIMUM_DATA_OFFSET, MAXIMUM_ROWS, MAXIMUM_SHARDS
-from molkv_runtime.row_geometry import LIMITS
-from molkv_runtime.row_layout import MAXIMUM_STRIDE
+from molkv_runtime.row_geometry import LIMITS, DataType
+from molkv_runtime.row_layout import MAXIMUM_STRIDE, LayerRows, RowGeometry, RowLayout
 from tests.attacks.blob_files import FIELDS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
@@ -46,6 +48,19 @@ def test_the_dump_is_the_file_byte_for_byte(example: Path) -> None:
     # Lines that the dump leaves out were zero in `content`, and must be so in the file.
     assert bytes(content) == example.read_bytes()
     assert f"= {len(content)} bytes" in DOCUMENT
+
+
+def test_the_int4_row_is_what_the_layout_packs() -> None:
+    geometry = RowGeometry.of(
+        DataType.INT4, layers=1, experts=1, key_heads=0, key_size=0, value_size=32
+    )
+    elements = np.tile(np.arange(-8, 8, dtype=np.int8), 2)[None, None]
+    scales = np.full((1, 1, 1), -0.5, np.float16)
+    layout = RowLayout.of(geometry)
+    row = layout.pack([LayerRows(None, pack_int4(elements), None, scales)])[0]
+    lines = code_block("text", "-8 in the low bits").splitlines()
+    shown = "".join(re.match(r"(?:[0-9a-f]{2} )+", line)[0] for line in lines)  # type: ignore[index]
+    assert bytes.fromhex(shown) == row[: layout.row_size].tobytes()
 
 
 def test_the_json_is_the_header_of_the_example(example: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from molkv_export.op_parity import OpCase
 
 KERNELS = {"scalar": 1, "avx2": 2, "avx512": 3, "neon": 4, "neon-dotprod": 5}
-_DATA_TYPES = {np.dtype(np.float16): 2, np.dtype(np.int8): 3}
+_DATA_TYPES = {np.dtype(np.float16): 2, np.dtype(np.int8): 3, np.dtype(np.uint8): 4}
 _ARRAYS = ("query", "keys", "key_scales", "values", "value_scales", "age_bias")
 
 
@@ -66,6 +66,7 @@ class AttentionLibrary:
         assert values is not None
         assert keys is not None
         rows, experts, value_size = values.shape
+        value_size *= 2 if values.dtype == np.uint8 else 1
         inputs = _Inputs(
             ctypes.sizeof(_Inputs),
             KERNELS[kernel],

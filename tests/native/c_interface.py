@@ -213,7 +213,12 @@ class NativeBlob:
 
 
 PLANE_KINDS = ("keys", "values", "key_scales", "value_scales")
-PLANE_TYPES = {DataType.FLOAT32: "<f4", DataType.FLOAT16: "<f2", DataType.INT8: "|i1"}
+PLANE_TYPES = {
+    DataType.FLOAT32: "<f4",
+    DataType.FLOAT16: "<f2",
+    DataType.INT8: "|i1",
+    DataType.INT4: "|u1",
+}
 
 
 class NativeWindow:

@@ -32,7 +32,8 @@ def runner(
 
 @pytest.mark.parametrize("engine", ["native", "stock"])
 @pytest.mark.parametrize(
-    ("name", "experts"), [("molkv+tokenizer", "int8"), ("molkv", "f16"), ("mole", "int8")]
+    ("name", "experts"),
+    [("molkv+tokenizer", "int8"), ("molkv", "int4"), ("molkv", "f16"), ("mole", "int8")],
 )
 def test_small_models_climb_the_parity_ladder(
     runner: Runner, bundle_of: BundleOf, name: str, experts: str, engine: str

@@ -19,11 +19,12 @@ from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case, run_function
 from molkv_runtime import Bundle, Session
 from molkv_runtime.expert_attention import expert_attention
 from molkv_runtime.row_geometry import DataType, RowGeometry
+from molkv_runtime.row_layout import LayerRows
 from tests.conftest import BundleOf
 from tests.native.attention_library import KERNELS, AttentionLibrary
 
 OPERATOR = "ExpertAttention"
-TYPES = {"int8": DataType.INT8, "f16": DataType.FLOAT16}
+TYPES = {"int8": DataType.INT8, "int4": DataType.INT4, "f16": DataType.FLOAT16}
 
 
 @pytest.fixture(scope="session")
@@ -73,18 +74,18 @@ def engine(native_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def geometry_of(
     experts: int, heads: int, key_size: int, value_size: int, dtype: DataType
 ) -> RowGeometry:
-    quantized = dtype is DataType.INT8
+    """Any sizes, also some that no blob may have; only `make_case` reads it."""
     return RowGeometry(
         layers=1,
         experts=experts,
         key_heads=heads,
         key_size=key_size if heads else 0,
         value_size=value_size,
-        key_dtype=dtype if heads else DataType.NONE,
+        key_dtype=DataType.NONE,
         value_dtype=dtype,
-        scale_dtype=DataType.FLOAT32 if quantized else DataType.NONE,
-        key_group_size=heads * key_size if quantized and heads else 0,
-        value_group_size=value_size if quantized else 0,
+        scale_dtype=DataType.NONE,
+        key_group_size=0,
+        value_group_size=0,
     )
 
 
@@ -102,12 +103,14 @@ def cases(draw: st.DrawFn) -> OpCase:
     """Any geometry, MoLE's among them: no key heads, one-hot keys and a window of 1."""
     mole = draw(st.booleans(), label="mole")
     heads = 1 if mole else draw(st.integers(1, 5), label="heads")
+    dtype = draw(st.sampled_from(list(TYPES.values())), label="dtype")
+    parts = st.integers(1, 45) if dtype is not DataType.INT4 else st.sampled_from([32, 64, 160])
     geometry = geometry_of(
         experts=draw(st.integers(1, 9), label="experts"),
         heads=0 if mole else heads,
         key_size=draw(st.integers(1, 70), label="key_size"),
-        value_size=heads * draw(st.integers(1, 45), label="part"),
-        dtype=draw(st.sampled_from(list(TYPES.values())), label="dtype"),
+        value_size=heads * draw(parts, label="part"),
+        dtype=dtype,
     )
     window = 1 if mole else draw(st.integers(1, 40), label="window")
     tokens = draw(st.integers(1, 20), label="tokens")
@@ -130,13 +133,13 @@ def test_this_processor_has_a_vector_kernel(attention: AttentionLibrary) -> None
     assert [attention.name(kernel) for kernel in KERNELS.values()] == list(KERNELS)
 
 
-@pytest.mark.parametrize("keys", TYPES)
+@pytest.mark.parametrize("keys", ["int8", "f16"])
 @pytest.mark.parametrize("values", TYPES)
 def test_keys_and_values_have_types_and_scales_of_their_own(
     attention: AttentionLibrary, keys: str, values: str
 ) -> None:
     parts = {
-        name: make_case(geometry_of(4, 2, 24, 40, TYPES[name]), 16, tokens=9, rows=24)
+        name: make_case(geometry_of(4, 2, 24, 64, TYPES[name]), 16, tokens=9, rows=24)
         for name in (keys, values)
     }
     rows = replace(
@@ -186,12 +189,20 @@ def test_the_operator_takes_moles_rows(engine: Engine) -> None:
     assert engine.operators() == [OPERATOR]
 
 
+def int4_rows(scales: type[np.floating], *, groups: int = 2) -> LayerRows:
+    rows = make_case(geometry_of(4, 2, 24, 64, DataType.INT4), 8, tokens=2, rows=10).rows
+    assert rows.value_scales is not None
+    return replace(rows, value_scales=rows.value_scales[:, :, :groups].astype(scales))
+
+
 @pytest.mark.parametrize(
     ("named", "change"),
     [
         ("start is 9 ", {"start": 9}),
         ("age_bias has the shape", {"age_bias": np.zeros((3, 4, 8), np.float32)}),
         ("query has the shape", {"query": np.zeros((0, 2, 24), np.float32)}),
+        ("value_scales has the element type", {"rows": int4_rows(np.float32)}),
+        ("value_scales has the shape", {"rows": int4_rows(np.float16, groups=1)}),
     ],
 )
 def test_the_operators_errors_reach_python(
@@ -204,7 +215,7 @@ def test_the_operators_errors_reach_python(
 
 
 @pytest.mark.parametrize("kind", ["molkv", "mole"])
-@pytest.mark.parametrize("experts", ["int8", "f16"])
+@pytest.mark.parametrize("experts", TYPES)
 def test_an_exported_graph_runs_the_kernel(
     bundle_of: BundleOf,
     native_build: Path,

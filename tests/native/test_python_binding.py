@@ -154,7 +154,7 @@ def test_without_its_library_a_session_says_so_and_takes_no_other_engine_unasked
 
 
 @pytest.mark.parametrize("kind", ["molkv", "mole", "dense"])
-@pytest.mark.parametrize("experts", ["int8", "f16"])
+@pytest.mark.parametrize("experts", ["int8", "int4", "f16"])
 def test_both_engines_generate_the_same_tokens_and_read_the_same_rows(
     bundle_of: BundleOf, kind: str, experts: str
 ) -> None:

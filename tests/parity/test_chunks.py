@@ -33,7 +33,7 @@ def token_ids(length: int, seed: int = 0) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize(
     ("kind", "experts"),
-    [("molkv", "int8"), ("molkv", "f16"), ("mole", "int8"), ("dense", "int8")],
+    [("molkv", "int8"), ("molkv", "int4"), ("molkv", "f16"), ("mole", "int8"), ("dense", "int8")],
 )
 def test_chunks_of_every_size_give_the_same_logits_at_every_position(
     bundle_of: BundleOf, kind: str, experts: str

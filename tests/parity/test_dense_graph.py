@@ -16,7 +16,7 @@ from tests.small_models import KINDS
 if TYPE_CHECKING:
     from tests.conftest import BundleOf, CheckpointOf
 
-FLOAT, INT8, INT64, FLOAT16 = 1, 3, 7, 10
+FLOAT, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
 
 
 def shapes(values: Any) -> dict[str, tuple[int, list[int | str]]]:
@@ -53,7 +53,7 @@ def test_graph_passes_the_checker_and_uses_three_domains_only(
     assert set(imported) == used
 
 
-@pytest.mark.parametrize("experts", ["int8", "f16"])
+@pytest.mark.parametrize("experts", ["int8", "int4", "f16"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_inputs_and_outputs_are_the_contracts(bundle_of: BundleOf, kind: str, experts: str) -> None:
     bundle = Bundle.open(bundle_of(kind, experts))
@@ -68,7 +68,7 @@ def test_inputs_and_outputs_are_the_contracts(bundle_of: BundleOf, kind: str, ex
     outputs: dict[str, tuple[int, list[int | str]]] = {
         "logits": (FLOAT, [1, "logits_rows", entry.vocab_size])
     }
-    plane = INT8 if experts == "int8" else FLOAT16
+    plane = FLOAT16 if experts == "f16" else INT8
     key_width = entry.expert_query_heads * entry.expert_key_size
     widths = {"key": key_width, "value": entry.hidden_size}
     if kind != "dense":
@@ -80,8 +80,11 @@ def test_inputs_and_outputs_are_the_contracts(bundle_of: BundleOf, kind: str, ex
                 continue
             rows: list[int | str] = ["window_rows", entry.num_experts]
             inputs[f"expert_{part}s.{layer}"] = (plane, [*rows, widths[part]])
-            if experts == "int8":
+            if experts != "f16":
                 inputs[f"expert_{part}_scales.{layer}"] = (FLOAT, rows)
+            if experts == "int4" and part == "value":
+                inputs[f"expert_values.{layer}"] = (UINT8, [*rows, widths[part] // 2])
+                inputs[f"expert_value_scales.{layer}"] = (FLOAT16, [*rows, widths[part] // 32])
     assert shapes(model.graph.input) == inputs
     assert shapes(model.graph.output) == outputs
 

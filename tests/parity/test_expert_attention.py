@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from molkv_runtime.row_geometry import ExpertPrecision
     from tests.conftest import BundleOf, CheckpointOf
 
     Implementation = Callable[[OpCase], NDArray[np.float32]]
@@ -52,6 +53,8 @@ def by_loops(case: OpCase, wrong: str = "") -> NDArray[np.float64]:
     tokens, heads, key_size = query.shape
     experts, window = bias.shape[1:]
     assert rows.keys is not None
+    if rows.values.dtype == np.uint8:
+        rows = replace(rows, values=int4_by_loops(rows, wrong), value_scales=None)
     count, value_size = len(rows.values), rows.values.shape[2] // heads
     key_scales = np.ones((count, experts)) if rows.key_scales is None else rows.key_scales
     value_scales = np.ones((count, experts)) if rows.value_scales is None else rows.value_scales
@@ -90,6 +93,21 @@ def by_loops(case: OpCase, wrong: str = "") -> NDArray[np.float64]:
                     value = float(rows.values[j, n, slice_of * value_size + i])
                     output[t, g * value_size + i] += share * value
     return output
+
+
+def int4_by_loops(rows: LayerRows, wrong: str = "") -> NDArray[np.float64]:
+    """docs/format.md's sentence about int4 in plain Python."""
+    assert rows.value_scales is not None
+    count, experts, size = rows.values.shape
+    values = np.zeros((count, experts, 2 * size))
+    for place in np.ndindex(values.shape):
+        byte = int(rows.values[(*place[:2], place[2] // 2)])
+        element = byte % 16 if place[2] % 2 == 0 else byte // 16
+        if element > 7:
+            element -= 16
+        scale = float(rows.value_scales[(*place[:2], place[2] // 32)])
+        values[place] = element if wrong == "no value scales" else scale * element
+    return values
 
 
 def by_torch(case: OpCase) -> NDArray[np.float32]:
@@ -132,13 +150,15 @@ def distance(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
 @st.composite
 def op_cases(draw: st.DrawFn) -> OpCase:
     heads = draw(st.integers(0, 3))
+    dtype = draw(st.sampled_from([DataType.INT8, DataType.INT4, DataType.FLOAT16]))
+    part = draw(st.integers(1, 3)) if dtype is not DataType.INT4 else 32
     geometry = RowGeometry.of(
-        draw(st.sampled_from([DataType.INT8, DataType.FLOAT16])),
+        dtype,
         layers=1,
         experts=draw(st.integers(1, 3)),
         key_heads=heads,
         key_size=draw(st.integers(1, 5)) if heads else 0,
-        value_size=max(heads, 1) * draw(st.integers(1, 3)),
+        value_size=max(heads, 1) * part,
     )
     tokens = draw(st.integers(1, 6))
     rows = tokens + draw(st.integers(0, 8))
@@ -205,9 +225,12 @@ def test_numpy_names_the_missing_keys_of_mole_rows() -> None:
         numpy_expert_attention(np.zeros((1, 1, 2), np.float32), rows, np.zeros((1, 2, 1), "f4"))
 
 
+@pytest.mark.parametrize("experts", ["int8", "int4"])
 @pytest.mark.parametrize("kind", ["molkv", "mole"])
-def test_verify_compares_the_op_on_the_bundles_own_geometry(bundle_of: BundleOf, kind: str) -> None:
-    *results, control = op_parity(Bundle.open(bundle_of(kind, "int8")))
+def test_verify_compares_the_op_on_the_bundles_own_geometry(
+    bundle_of: BundleOf, kind: str, experts: str
+) -> None:
+    *results, control = op_parity(Bundle.open(bundle_of(kind, experts)))
     assert len(results) == 4
     assert not any(result.must_differ for result in results)
     assert all(result.difference < 1e-5 for result in results)
@@ -220,12 +243,12 @@ def test_verify_compares_the_op_on_the_bundles_own_geometry(bundle_of: BundleOf,
     ("heads", "key_size", "experts", "window"),
     [(2, 4, 3, 5), (1, 1, 1, 2), (2, 3, 2, 1), (1, 1, 3, 1), (0, 0, 4, 1), (0, 0, 1, 1)],
 )
-@pytest.mark.parametrize("dtype", [DataType.INT8, DataType.FLOAT16])
+@pytest.mark.parametrize("dtype", [DataType.INT8, DataType.INT4, DataType.FLOAT16])
 def test_the_wrong_formula_is_told_apart_at_every_size(
     dtype: DataType, heads: int, key_size: int, experts: int, window: int
 ) -> None:
     geometry = RowGeometry.of(
-        dtype, layers=1, experts=experts, key_heads=heads, key_size=key_size, value_size=8
+        dtype, layers=1, experts=experts, key_heads=heads, key_size=key_size, value_size=64
     )
     results = {
         result.name: result
@@ -235,9 +258,9 @@ def test_the_wrong_formula_is_told_apart_at_every_size(
     assert results["torch = NumPy"].difference <= OP_TOLERANCE
 
 
-@pytest.mark.parametrize("dtype", [DataType.INT8, DataType.FLOAT16])
+@pytest.mark.parametrize("dtype", [DataType.INT8, DataType.INT4, DataType.FLOAT16])
 def test_the_model_of_one_op_is_valid_and_of_one_node(dtype: DataType) -> None:
-    geometry = RowGeometry.of(dtype, layers=1, experts=2, key_heads=2, key_size=3, value_size=6)
+    geometry = RowGeometry.of(dtype, layers=1, experts=2, key_heads=2, key_size=3, value_size=64)
     case = make_case(geometry, 4, tokens=2, rows=5)
     model = op_model(case)
     onnx.checker.check_model(model, full_check=True)
@@ -251,9 +274,11 @@ def test_the_model_of_one_op_is_valid_and_of_one_node(dtype: DataType) -> None:
     np.testing.assert_array_equal(run_op_model(case, options), run_function(case))
 
 
-@pytest.mark.parametrize("kind", ["molkv", "mole"])
+@pytest.mark.parametrize(
+    ("kind", "experts"), [("molkv", "int8"), ("mole", "int8"), ("molkv", "int4")]
+)
 def test_torch_export_keeps_the_op_as_one_node_a_layer(
-    checkpoint_of: CheckpointOf, kind: str
+    checkpoint_of: CheckpointOf, kind: str, experts: ExpertPrecision
 ) -> None:
     class Step(torch.nn.Module):
         def __init__(self, graph: DenseGraph) -> None:
@@ -268,7 +293,7 @@ def test_torch_export_keeps_the_op_as_one_node_a_layer(
 
     checkpoint = Checkpoint(checkpoint_of(kind))
     layers = checkpoint.config.num_hidden_layers
-    geometry = row_geometry(checkpoint.config, "int8")
+    geometry = row_geometry(checkpoint.config, experts)
     rows = make_case(geometry, checkpoint.config.expert_window, tokens=3, rows=3).rows
     one = [rows.keys, rows.key_scales, rows.values, rows.value_scales]
     if kind == "mole":  # its keys are made inside the graph

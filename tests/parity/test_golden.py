@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 BUNDLES = [
     ("molkv+tokenizer", "int8"),
+    ("molkv", "int4"),
     ("molkv", "f16"),
     ("molkv-key-gelu-untied", "int8"),
     ("mole", "int8"),
+    ("mole", "int4"),
     ("mole-published+tokenizer", "int8"),
     ("dense", "int8"),
 ]

@@ -58,7 +58,7 @@ def test_logits_with_float16_experts_are_the_trained_models(
     assert np.abs(ours - trained).max() < 5e-3
 
 
-@pytest.mark.parametrize("experts", ["int8", "f16"])
+@pytest.mark.parametrize("experts", ["int8", "int4", "f16"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_the_torch_references_on_the_same_rows(
     checkpoint_of: CheckpointOf, bundle_of: BundleOf, kind: str, experts: str
@@ -75,6 +75,17 @@ def test_int8_experts_cost_little_and_not_nothing(
 ) -> None:
     ours, trained = onnx_logits(bundle_of(kind, "int8")), model_logits(checkpoint_of(kind))
     assert 1e-9 < divergence(ours, trained) < 1e-3
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dense"])
+def test_int4_experts_cost_more_than_int8_and_little(
+    checkpoint_of: CheckpointOf, bundle_of: BundleOf, kind: str
+) -> None:
+    trained = model_logits(checkpoint_of(kind))
+    int8, int4 = (
+        divergence(onnx_logits(bundle_of(kind, experts)), trained) for experts in ("int8", "int4")
+    )
+    assert 10 * int8 < int4 < 0.02
 
 
 @pytest.mark.parametrize("name", ["molkv+tokenizer", "mole-published+tokenizer"])

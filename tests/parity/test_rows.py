@@ -14,11 +14,19 @@ import torch
 from molkv_export.golden import dequantized_digest, row_digest
 from molkv_model.checkpoint import load
 from molkv_runtime.bundle import Bundle
+from molkv_runtime.dequantize import dequantize
 
 if TYPE_CHECKING:
     from tests.conftest import BundleOf, CheckpointOf
 
-BUNDLES = [("molkv", "int8"), ("molkv", "f16"), ("mole", "int8"), ("mole-published", "f16")]
+BUNDLES = [
+    ("molkv", "int8"),
+    ("molkv", "int4"),
+    ("molkv", "f16"),
+    ("mole", "int8"),
+    ("mole", "int4"),
+    ("mole-published", "f16"),
+]
 TOKEN_IDS = [0, 1, 7, 318, 319]
 
 
@@ -39,21 +47,39 @@ def dequantized_by_hand(file: Path, token_id: int) -> list[dict[str, np.ndarray[
         position += -(-struct.calcsize(f"<{count}{code}") // 4) * 4
         return numbers
 
-    code = {2: "e", 3: "b"}[value_type]
+    def int4_section(count: int) -> tuple[float, ...]:
+        elements = [part for byte in section("B", count // 2) for part in (byte % 16, byte // 16)]
+        return tuple(part - 16 if part > 7 else part for part in elements)
+
+    code = {2: "e", 3: "b", 4: "b"}[value_type]
     found = []
     for _ in range(layers):
         widths = {"values": value_size}
         if key_heads:
             widths = {"keys": key_heads * key_size, **widths}
-        numbers = {name: section(code, experts * width) for name, width in widths.items()}
-        scales = dict.fromkeys(widths, (1.0,) * experts)
+        numbers = {
+            name: int4_section(experts * width)
+            if value_type == 4 and name == "values"
+            else section(code, experts * width)
+            for name, width in widths.items()
+        }
+        # One for each element, whatever shares it.
+        scales = {name: (1.0,) * experts * width for name, width in widths.items()}
         if code == "b":
-            scales = {name: section("f", experts) for name in widths}
+            scales = {
+                name: tuple(np.repeat(section("e", experts * width // 32), 32))
+                if value_type == 4 and name == "values"
+                else tuple(np.repeat(section("f", experts), width))
+                for name, width in widths.items()
+            }
         found.append(
             {
                 name: np.array(
                     [
-                        [scales[name][n] * numbers[name][n * width + i] for i in range(width)]
+                        [
+                            scales[name][n * width + i] * numbers[name][n * width + i]
+                            for i in range(width)
+                        ]
                         for n in range(experts)
                     ]
                 )
@@ -78,11 +104,10 @@ def test_reader_gives_what_hand_parsing_of_the_file_gives(
         for layer, expected in zip(layers, by_hand, strict=True):
             assert ("keys" in expected) == (layer.keys is not None)
             for name, vectors in expected.items():
-                ours = getattr(layer, name)[batch.index[place]].astype(np.float64)
-                if experts == "int8":
-                    scales = getattr(layer, f"{name.removesuffix('s')}_scales")
-                    ours = ours * scales[batch.index[place]][:, None]
-                np.testing.assert_array_equal(ours, vectors)
+                scales = getattr(layer, f"{name.removesuffix('s')}_scales")
+                assert (scales is None) == (experts == "f16")
+                ours = dequantize(getattr(layer, name), scales)[batch.index[place]]
+                np.testing.assert_array_equal(ours, vectors.astype(np.float32))
 
 
 @pytest.mark.parametrize(("kind", "experts"), BUNDLES)
@@ -101,10 +126,23 @@ def test_rows_are_the_trained_models_experts_to_half_a_quantization_step(
                 wanted["keys"] = keys[place].flatten(1).numpy()
             assert set(wanted) == set(found)
             for name, vectors in wanted.items():
-                largest = np.abs(vectors).max(axis=-1, keepdims=True)
-                step = largest / 127 / 2 if experts == "int8" else np.abs(vectors) / 2048 + 1e-7
+                precision = "int8" if (name, experts) == ("keys", "int4") else experts
+                step = largest_change(vectors, precision)
                 assert (np.abs(found[name] - vectors) <= step * 1.001 + 1e-6).all()
                 assert np.abs(found[name]).max() > 0.1
+
+
+def largest_change(vectors: np.ndarray[Any, Any], precision: str) -> Any:
+    """The most that rounding may change an element by."""
+    if precision == "f16":
+        return np.abs(vectors) / 2048 + 1e-7
+    if precision == "int8":
+        return np.abs(vectors).max(axis=-1, keepdims=True) / 127 / 2
+    groups = np.abs(vectors).reshape(len(vectors), -1, 32)
+    # -8 has no counterpart: an element of the other sign loses up to a step, an eighth of the
+    # largest. Scales are halves.
+    most = groups.max(axis=-1, keepdims=True) / 8 * 1.005
+    return np.broadcast_to(most, groups.shape).reshape(vectors.shape)
 
 
 def test_golden_rows_are_the_files_bytes(bundle_of: BundleOf) -> None:

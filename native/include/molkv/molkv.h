@@ -101,11 +101,14 @@ typedef enum molkv_data_type MOLKV_ENUM {
   MOLKV_FLOAT32 = 1,
   MOLKV_FLOAT16 = 2,
   MOLKV_INT8 = 3,
-  MOLKV_INT4 = 4,  // reserved; no function accepts it yet
+  MOLKV_INT4 = 4,  // values only: two elements a byte, the first in its low four bits
 } molkv_data_type;
 
-// What a row holds. The fields are those of the blob's header. `scale_dtype` and the group sizes
-// are 0 where there are no scales.
+// Elements of a MOLKV_INT4 value that share a scale.
+#define MOLKV_INT4_GROUP 32
+
+// What a row holds. The fields are those of the blob's header. `scale_dtype` is the type of the
+// values' scales; it and the group sizes are 0 where there are no scales.
 typedef struct molkv_geometry {
   uint32_t layers;
   uint32_t experts;     // N
@@ -256,9 +259,9 @@ MOLKV_EXPORT molkv_status molkv_window_append(molkv_window* window, const uint8_
 // difference. One thread.
 MOLKV_EXPORT void molkv_window_bounds(const molkv_window* window, uint64_t* first, uint64_t* last);
 
-// The rows that the current step reads: of keys [S, N, G * dk], of values [S, N, d], of either's
-// scales [S, N]. Valid until the next append, truncate, reset or free. One thread; but any thread
-// while none changes the window.
+// The rows that the current step reads: of keys [S, N, G * dk], of values [S, N, d] (int4: d / 2
+// bytes), of either's scales [S, N] (int4 values: [S, N, d / 32]). Valid until the next append,
+// truncate, reset or free. One thread; but any thread while none changes the window.
 MOLKV_EXPORT molkv_status molkv_window_plane(const molkv_window* window, uint32_t layer,
                                              molkv_plane_kind kind, molkv_plane* plane,
                                              molkv_error* error);
@@ -299,23 +302,23 @@ MOLKV_EXPORT const char* molkv_kernel_name(molkv_kernel kernel);
 
 typedef struct molkv_attention_inputs {
   uint32_t struct_size;
-  uint32_t kernel;            // molkv_kernel
-  uint32_t tokens;            // T; token t sits in row S - T + t
-  uint32_t rows;              // S
-  uint32_t experts;           // N
-  uint32_t heads;             // G
-  uint32_t key_size;          // dk, at most 65536
-  uint32_t value_size;        // d, a multiple of G
-  uint32_t window;            // W
-  uint32_t key_dtype;         // MOLKV_INT8 or MOLKV_FLOAT16
-  uint32_t value_dtype;       // MOLKV_INT8 or MOLKV_FLOAT16
-  int64_t start;              // rows before it are padding: at most S - T; negative: no padding
-  const float* query;         // [T, G, dk]
-  const void* keys;           // [S, N, G * dk]
-  const float* key_scales;    // [S, N], or NULL
-  const void* values;         // [S, N, d]
-  const float* value_scales;  // [S, N], or NULL
-  const float* age_bias;      // [G, N, W]
+  uint32_t kernel;           // molkv_kernel
+  uint32_t tokens;           // T; token t sits in row S - T + t
+  uint32_t rows;             // S
+  uint32_t experts;          // N
+  uint32_t heads;            // G
+  uint32_t key_size;         // dk, at most 65536
+  uint32_t value_size;       // d, a multiple of G
+  uint32_t window;           // W
+  uint32_t key_dtype;        // MOLKV_INT8 or MOLKV_FLOAT16
+  uint32_t value_dtype;      // MOLKV_INT8, MOLKV_FLOAT16, or MOLKV_INT4: d / G a multiple of 32
+  int64_t start;             // rows before it are padding: at most S - T; negative: no padding
+  const float* query;        // [T, G, dk]
+  const void* keys;          // [S, N, G * dk]
+  const float* key_scales;   // [S, N], or NULL
+  const void* values;        // [S, N, d]; MOLKV_INT4: [S, N, d / 2] bytes
+  const void* value_scales;  // float32 [S, N], or NULL; MOLKV_INT4: float16 [S, N, d / 32]
+  const float* age_bias;     // [G, N, W]
 } molkv_attention_inputs;
 
 // Given by the caller: runs `work(context, first, last)` over disjoint ranges that cover

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from molkv_runtime.errors import MolkvError
 from molkv_runtime.native.library import NativeLibrary, load_library
 from molkv_runtime.native.structures import AttentionInputs, Kernel
-from molkv_runtime.row_geometry import DataType
+from molkv_runtime.row_geometry import INT4_GROUP, DataType
 from molkv_runtime.row_layout import LayerRows
 
 __all__ = ["NativeAttention"]
 
-_DATA_TYPES = {np.dtype(np.float16): DataType.FLOAT16, np.dtype(np.int8): DataType.INT8}
+_DATA_TYPES = {
+    np.dtype(np.float16): DataType.FLOAT16,
+    np.dtype(np.int8): DataType.INT8,
+    np.dtype(np.uint8): DataType.INT4,
+}
 
 
 class NativeAttention:
@@ -67,17 +72,20 @@ class NativeAttention:
         """
         if rows.keys is None:
             raise MolkvError("keys are missing", fix="pass one-hot keys for a MoLE model")
+        packed = rows.values.dtype == np.uint8
         arrays = {
             "query": np.ascontiguousarray(query, np.float32),
             "keys": np.ascontiguousarray(rows.keys),
-            "key_scales": _contiguous(rows.key_scales),
+            "key_scales": _contiguous(rows.key_scales, np.float32),
             "values": np.ascontiguousarray(rows.values),
-            "value_scales": _contiguous(rows.value_scales),
+            "value_scales": _contiguous(rows.value_scales, np.float16 if packed else np.float32),
             "age_bias": np.ascontiguousarray(age_bias, np.float32),
         }
         tokens, heads, key_size = query.shape
         count, experts, value_size = rows.values.shape
-        _check_shapes(arrays, (tokens, heads, key_size), (count, experts, value_size))
+        value_size *= 2 if packed else 1
+        groups = value_size // INT4_GROUP if packed else None
+        _check_shapes(arrays, (tokens, heads, key_size), (count, experts), groups)
         inputs = AttentionInputs(
             struct_size=ctypes.sizeof(AttentionInputs),
             kernel=kernel,
@@ -100,22 +108,23 @@ class NativeAttention:
         return output
 
 
-def _contiguous(scales: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    return None if scales is None else np.ascontiguousarray(scales, np.float32)
+def _contiguous(scales: NDArray[Any] | None, dtype: type[np.floating]) -> NDArray[Any] | None:
+    return None if scales is None else np.ascontiguousarray(scales, dtype)
 
 
 def _check_shapes(
     arrays: dict[str, NDArray[np.generic] | None],
     query: tuple[int, int, int],
-    values: tuple[int, int, int],
+    values: tuple[int, int],
+    groups: int | None,
 ) -> None:
     """The library takes sizes and addresses on trust, so arrays must have the sizes it is told."""
     _, heads, key_size = query
-    rows, experts, _ = values
+    rows, experts = values
     shapes: dict[str, tuple[int | None, ...]] = {
         "keys": (rows, experts, heads * key_size),
         "key_scales": (rows, experts),
-        "value_scales": (rows, experts),
+        "value_scales": (rows, experts) if groups is None else (rows, experts, groups),
         "age_bias": (heads, experts, None),
     }
     for name, expected in shapes.items():

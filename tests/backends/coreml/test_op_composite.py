@@ -24,6 +24,7 @@ GEOMETRIES = {
     "padded values": geometry(value_size=24),
     "nothing padded": geometry(key_size=32, key_heads=4, value_size=128),
     "float16 rows": geometry(DataType.FLOAT16),
+    "int4 rows": geometry(DataType.INT4),
     "one expert, one head": geometry(experts=1, key_heads=1),
     "MoLE": geometry(key_heads=0, key_size=0),
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from molkv_export.backends.coreml.mil_evaluator import MilProgram
 from molkv_export.backends.coreml.package import COMPUTE_UNITS, DECODE, PREFILL
+from molkv_runtime.dequantize import dequantize
 from molkv_runtime.engines import ExpertPlanes
 from molkv_runtime.errors import BundleError
 from molkv_runtime.manifest import Manifest
@@ -182,9 +183,7 @@ def half_rows(layer: LayerRows, tokens: int | None) -> dict[str, Array]:
         planes["keys"] = (layer.keys, layer.key_scales)
     rows = {}
     for name, (vectors, scales) in planes.items():
-        exact = vectors[last].astype(np.float32)
-        if scales is not None:
-            exact *= scales[last, :, None]
+        exact = dequantize(vectors[last], None if scales is None else scales[last])
         rows[name] = exact.astype(np.float16)
     return rows
 

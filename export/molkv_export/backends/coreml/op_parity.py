@@ -57,7 +57,7 @@ def run_composite(case: OpCase) -> NDArray[np.float32]:
             scores = mb.reshape(x=given["query"], shape=[tokens, key_size])
             mixed = own_experts(scores, given["values"], "experts")
         else:
-            sizes = padded(key_size), padded(case.rows.values.shape[2] // heads)
+            sizes = padded(key_size), padded(case.value_size // heads)
             mixed = expert_attention(
                 given["query"],
                 rows_by_head(given["keys"], heads, sizes[0], "keys"),
@@ -68,7 +68,7 @@ def run_composite(case: OpCase) -> NDArray[np.float32]:
             )
         function.set_outputs([mixed])
     (output,) = MilFunction(function).run(inputs, {}).values()
-    part = case.rows.values.shape[2] // heads
+    part = case.value_size // heads
     unpadded: NDArray[np.float32] = output.reshape(tokens, heads, -1)[:, :, :part]
     return unpadded.reshape(tokens, -1)
 

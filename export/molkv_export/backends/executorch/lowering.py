@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
@@ -18,10 +19,12 @@ from molkv_export.backends.executorch.custom_operators import define_out_variant
 from molkv_export.backends.executorch.quantization import quantize
 from molkv_export.backends.executorch.step import DecoderStep
 from molkv_export.backends.lowered_graph import LoweredGraph, graph_properties
+from molkv_export.expert_blob import row_geometry
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_runtime.manifest import BackendEntry, DensePrecision, LimitsEntry
 from molkv_runtime.row_geometry import ExpertPrecision
+from molkv_runtime.row_layout import RowLayout
 from molkv_runtime.session import DEFAULT_CHUNK
 
 __all__ = ["MODEL_FILE", "write_dense_graph"]
@@ -121,15 +124,10 @@ def _example_window(step: DecoderStep, experts: ExpertPrecision, rows: int) -> l
     config: ModelConfig = step.config
     if not config.has_experts:
         return []
-    dtype = torch.int8 if experts == "int8" else torch.float16
-    widths = {
-        "keys": config.expert_query_heads * config.expert_key_size,
-        "values": config.hidden_size,
-    }
+    layout = RowLayout.of(row_geometry(config, experts))
+    sections = {section.name: section for section in layout.layer_sections}
     planes = [
-        torch.zeros(rows, config.num_experts, widths[name], dtype=dtype)
-        if name in widths
-        else torch.ones(rows, config.num_experts)
+        torch.from_numpy(np.zeros((rows, *sections[name].shape), sections[name].dtype))
         for _ in range(config.num_hidden_layers)
         for name in step.planes
     ]

@@ -37,7 +37,7 @@ def expert_planes(config: ModelConfig, experts: ExpertPrecision) -> tuple[str, .
         return ()
     names = ["keys", "key_scales"] if config.has_keys else []
     names += ["values", "value_scales"]
-    return tuple(name for name in names if experts == "int8" or not name.endswith("_scales"))
+    return tuple(name for name in names if experts != "f16" or not name.endswith("_scales"))
 
 
 class DecoderStep(nn.Module):
@@ -164,7 +164,8 @@ class DecoderStep(nn.Module):
         else:
             # MoLE is the same op with one-hot keys and a window of one: the score is the router's.
             query = experts.router(x).view(-1, 1, config.num_experts)
-            one_hot = torch.eye(config.num_experts, dtype=values.dtype)
+            half = values.dtype == torch.float16
+            one_hot = torch.eye(config.num_experts, dtype=torch.float16 if half else torch.int8)
             keys = one_hot.expand(values.shape[0], -1, -1)
             bias = torch.zeros(1, config.num_experts, 1)
         mixed: Tensor = expert_attention(

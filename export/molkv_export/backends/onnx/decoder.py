@@ -32,18 +32,19 @@ from molkv_export.backends.onnx.matrices import BlockedMatrices, FloatMatrices, 
 from molkv_export.backends.onnx.quantization import BlockScheme
 from molkv_export.cache_scales import CacheScales
 from molkv_export.errors import ExportError
+from molkv_export.expert_blob import row_geometry
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
 from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
+from molkv_runtime.row_layout import RowLayout
 
 __all__ = ["MODEL_FILE", "check_model", "required_operators", "write_dense_graph"]
 
 MODEL_FILE = "dense.onnx"
 DATA_FILE = "dense.onnx.data"
 _ROTARY_MULTIPLE = 16
-_PLANE_TYPES = {"int8": TensorProto.INT8, "f16": TensorProto.FLOAT16}
 
 
 def required_operators(config: ModelConfig) -> dict[str, int]:
@@ -100,13 +101,14 @@ def write_dense_graph(
         _Decoder(graph, checkpoint, experts, dense, cache_scales).build()
         functions = []
         if config.has_experts:
-            quantized = experts == "int8"
+            quantized = experts != "f16"
             shape = ExpertAttentionShape(
                 heads=config.expert_query_heads,
                 key_size=config.expert_key_size if config.has_keys else config.num_experts,
                 window=config.expert_window,
                 has_key_scales=quantized and config.has_keys,
                 has_value_scales=quantized,
+                int4_values=experts == "int4",
             )
             functions = [expert_attention_function(shape)]
         cache: CachePrecision = "fp32" if cache_scales is None else "int8"
@@ -265,10 +267,9 @@ class _Decoder:
     def _experts(self, number: int, x: str) -> str:
         graph, config = self.graph, self.config
         name = f"layers.{number}.experts"
-        values, value_scales = self._plane(number, "value", config.hidden_size)
+        values, value_scales = self._plane(number, "value")
         if config.has_keys:
-            key_width = config.expert_query_heads * config.expert_key_size
-            keys, key_scales = self._plane(number, "key", key_width)
+            keys, key_scales = self._plane(number, "key")
             query, bias = self._query(number, x, name), self._age_bias(number)
         else:
             query, keys, bias = self._router(number, x, values, name)
@@ -282,16 +283,19 @@ class _Decoder:
         batch = graph.weight("axis_0", np.array([0], np.int64))
         return graph.node("Unsqueeze", [mixed, batch], name=f"{name}.output")
 
-    def _plane(self, number: int, kind: str, width: int) -> tuple[str, str]:
+    def _plane(self, number: int, kind: str) -> tuple[str, str]:
         """Declare a layer's window inputs: the rows, and their scales where there are any."""
-        count = self.config.num_experts
-        rows = self.graph.input(
-            f"expert_{kind}s.{number}", _PLANE_TYPES[self.experts], ["window_rows", count, width]
-        )
-        if self.experts == "f16":
-            return rows, ""
-        scales = self.graph.input(
-            f"expert_{kind}_scales.{number}", TensorProto.FLOAT, ["window_rows", count]
+        layout = RowLayout.of(row_geometry(self.config, self.experts))
+        sections = {section.name: section for section in layout.layer_sections}
+        rows, scales = (
+            self.graph.input(
+                f"expert_{name}.{number}",
+                onnx.helper.np_dtype_to_tensor_dtype(sections[name].dtype),
+                ["window_rows", *sections[name].shape],
+            )
+            if name in sections
+            else ""
+            for name in (f"{kind}s", f"{kind}_scales")
         )
         return rows, scales
 
@@ -321,7 +325,7 @@ class _Decoder:
         scores = graph.node("MatMul", [x, scaled], name=f"{name}.router")
         shape = graph.weight("router_shape", np.array([-1, 1, count], np.int64))
         query = graph.node("Reshape", [scores, shape], name=f"{name}.query")
-        dtype = np.int8 if self.experts == "int8" else np.float16
+        dtype = np.float16 if self.experts == "f16" else np.int8
         one_hot = graph.weight("one_hot_keys", np.eye(count, dtype=dtype)[None])
         rows = graph.node("Shape", [values], name=f"{name}.rows", start=0, end=1)
         ends = graph.weight("one_hot_shape", np.array([count, count], np.int64))

@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from molkv_export.backends.onnx.graph_builder import NAMESPACE_MOLKV, OPSET
+from molkv_runtime.row_geometry import INT4_GROUP
 
 __all__ = ["OPERATOR", "ExpertAttentionShape", "expert_attention_function"]
 
@@ -32,6 +33,7 @@ class ExpertAttentionShape:
         window: W.
         has_key_scales: whether keys are quantized.
         has_value_scales: whether values are quantized.
+        int4_values: whether values are packed, two elements a byte.
     """
 
     heads: int
@@ -39,13 +41,14 @@ class ExpertAttentionShape:
     window: int
     has_key_scales: bool
     has_value_scales: bool
+    int4_values: bool = False
 
 
 def expert_attention_function(shape: ExpertAttentionShape) -> onnx.FunctionProto:
     """The op's decomposition.
 
     The scales are applied to scores and weights, not to the rows: that is N numbers a row, where
-    dequantizing the rows would write N·d.
+    dequantizing the rows would write N·d. Int4 values have too many scales for that.
     """
     body = _Body()
     tokens = body.dimension("query", 0)
@@ -72,13 +75,14 @@ def expert_attention_function(shape: ExpertAttentionShape) -> onnx.FunctionProto
     scores = body.add("Where", [attended, scores, body.number(-math.inf)])
     flat = body.add("Reshape", [scores, body.integers([0, 0, -1])])
     weights = body.add("Softmax", [flat], axis=-1)  # [G, T, N·S]
-    if shape.has_value_scales:
+    if shape.has_value_scales and not shape.int4_values:
         weights = body.add("Reshape", [weights, split])
         scales = body.add("Transpose", ["value_scales"], perm=[1, 0])
         weights = body.add("Mul", [weights, scales])
         weights = body.add("Reshape", [weights, body.integers([0, 0, -1])])
 
-    values = body.add("Cast", ["values"], to=TensorProto.FLOAT)
+    values = _unpacked(body) if shape.int4_values else "values"
+    values = body.add("Cast", [values], to=TensorProto.FLOAT)
     values = body.add("Reshape", [values, body.integers([0, 0, shape.heads, -1])])
     values = body.add("Transpose", [values], perm=[2, 3, 1, 0])  # [G, d/G, N, S]
     values = body.add("Reshape", [values, body.integers([0, 0, -1])])
@@ -94,6 +98,22 @@ def expert_attention_function(shape: ExpertAttentionShape) -> onnx.FunctionProto
         body.nodes,
         [helper.make_opsetid("", OPSET)],
     )
+
+
+def _unpacked(body: _Body) -> str:
+    """Packed int4 values as float32 [S, N, d/32, 32], scaled. The low four bits come first."""
+    four, low_bits, sign = (body.byte(value) for value in (4, 15, 8))
+    low = body.add("BitwiseAnd", ["values", low_bits])
+    high = body.add("BitShift", ["values", four], direction="RIGHT")
+    last = body.integers([-1])
+    halves = [body.add("Unsqueeze", [half, last]) for half in (low, high)]
+    bits = body.add("Concat", halves, axis=-1)
+    # With the sign bit flipped, two's complement is 8 more than the number.
+    raised = body.add("Cast", [body.add("BitwiseXor", [bits, sign])], to=TensorProto.FLOAT)
+    elements = body.add("Sub", [raised, body.number(8)])
+    groups = body.add("Reshape", [elements, body.integers([0, 0, -1, INT4_GROUP])])
+    scales = body.add("Cast", ["value_scales"], to=TensorProto.FLOAT)
+    return body.add("Mul", [groups, body.add("Unsqueeze", [scales, last])])
 
 
 def _ages(body: _Body, tokens: str, rows: str, window: int) -> tuple[str, str]:
@@ -127,6 +147,9 @@ class _Body:
 
     def number(self, value: float) -> str:
         return self._constant(np.array(value, np.float32))
+
+    def byte(self, value: int) -> str:
+        return self._constant(np.array(value, np.uint8))
 
     def integer(self, value: int) -> str:
         return self._constant(np.array(value, np.int64))
