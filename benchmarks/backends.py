@@ -122,13 +122,15 @@ def write_checkpoint(shape: str, folder: Path) -> None:
 
 def write_blob(checkpoint_folder: Path, file: Path) -> None:
     """The expert blob, which all bundles of a shape share."""
-    from molkv_export.expert_blob import write_expert_blob
+    from molkv_export.expert_pass import ExpertPass
     from molkv_model.checkpoint import Checkpoint
+    from molkv_model.ranks import Ranks
 
     checkpoint = Checkpoint(checkpoint_folder)
-    partial_file = file.with_suffix(".partial")
-    write_expert_blob(checkpoint, partial_file, EXPERTS, checkpoint.identity())
-    partial_file.replace(file)
+    rows = ExpertPass(checkpoint, EXPERTS, checkpoint.identity(), Ranks())
+    with TemporaryDirectory(dir=file.parent) as folder:
+        (written,) = rows.write(Path(folder), lambda _: None)
+        written.replace(file)
 
 
 def write_bundle(candidate: Candidate, root: Path) -> None:
