@@ -313,7 +313,9 @@ def test_two_processes_that_export_to_one_folder(
     send.close()
     assert receive.poll(60)
     (folder,) = unfinished(out)
-    with pytest.raises(ExportError, match=f"{out}: another process is exporting to it, in {folder}"):
+    with pytest.raises(
+        ExportError, match=f"{out}: another process is exporting to it, in {folder}"
+    ):
         export(checkpoint, out)
     first.join(60)
     assert contents(out) == uninterrupted

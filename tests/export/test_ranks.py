@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def plain_export(rank: int, checkpoint: Path, out: Path) -> None:
     seen: list[ExportProgress] = []
-    export(checkpoint, out, on_progress=seen.append, shard_size=100_000)
+    export(checkpoint, out, on_progress=seen.append, shard_size=60_000)
     if rank == 0:
         rows = [progress.done for progress in seen if progress.name == "expert rows"]
         assert rows == sorted(rows)
@@ -49,7 +49,7 @@ def plain_export(rank: int, checkpoint: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_ranks_write_the_bytes_of_one_process(checkpoint: Path, tmp_path: Path, count: int) -> None:
-    alone = export(checkpoint, tmp_path / "alone", shard_size=100_000)
+    alone = export(checkpoint, tmp_path / "alone", shard_size=60_000)
     assert len(alone.expert_files) > 2
     assert run_ranks(count, plain_export, checkpoint, tmp_path / "together") == [None] * count
     assert contents(tmp_path / "together") == contents(alone.path)
