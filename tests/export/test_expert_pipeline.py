@@ -164,8 +164,8 @@ configurations = st.builds(
     ),
     vocabulary=st.integers(1, 300_000),
     width=st.integers(1, 128),
-    num_hidden_layers=st.integers(1, 100),
-    num_experts=st.integers(1, 64),
+    num_hidden_layers=st.integers(1, 64),
+    num_experts=st.integers(1, 32),
     expert_intermediate_size=st.integers(1, 32768),
     expert_key_size=st.integers(1, 128),
 )
