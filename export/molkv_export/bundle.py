@@ -17,9 +17,12 @@ import msgspec
 from molkv_export.backends.catalogue import (
     BACKENDS,
     check_model,
+    choose_caches,
     choose_precisions,
     write_dense_graph,
 )
+from molkv_export.cache_scales import CacheScales
+from molkv_export.calibration import calibrate
 from molkv_export.errors import ExportError
 from molkv_export.expert_pass import ExpertPass, require_same_inputs, wait_for_all
 from molkv_export.golden import make_golden
@@ -48,6 +51,7 @@ from molkv_runtime.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
     BackendEntry,
+    CachePrecision,
     DensePrecision,
     FileEntry,
     Manifest,
@@ -83,8 +87,11 @@ class ExportConfig:
         force: replace an existing folder.
         dense: precision of the dense weights: one for all backends, one for each that is named,
             or None; a backend that gets none has its default.
+        cache: precision of the self-attention cache, for the backends that have it; None is every
+            backend's default.
         shard_size: the most bytes of a file of the expert blob; None makes a single file.
         precisions: what `dense` comes to, for each backend.
+        caches: what `cache` comes to, for each backend.
 
     Raises:
         ExportError: an option is unknown, a backend lacks the precision or is not installed; before
@@ -98,8 +105,10 @@ class ExportConfig:
     tokenizer: Path | None = None
     force: bool = False
     dense: str | Mapping[str, str] | None = None
+    cache: str | None = None
     shard_size: int | None = None
     precisions: dict[str, DensePrecision] = field(init=False)
+    caches: dict[str, CachePrecision] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.experts not in EXPERT_PRECISIONS:
@@ -107,6 +116,7 @@ class ExportConfig:
                 f"experts is {self.experts!r}", fix=f"one of {', '.join(EXPERT_PRECISIONS)}"
             )
         object.__setattr__(self, "precisions", choose_precisions(self.backends, self.dense))
+        object.__setattr__(self, "caches", choose_caches(self.backends, self.cache))
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,7 @@ def export(
     tokenizer: str | Path | None = None,
     force: bool = False,
     dense: str | Mapping[str, str] | None = None,
+    cache: str | None = None,
     shard_size: int | None = None,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> Bundle:
@@ -152,6 +163,8 @@ def export(
         dense: precision of the dense weights, for all backends or by backend, such as
             ``{"executorch": "int8"}``. A backend that gets none has its default: ``fp32``, Core
             ML's ``fp16``.
+        cache: ``int8`` makes ONNX's self-attention cache a quarter of float32's. None is the
+            default of every backend.
         shard_size: the most bytes of a file of the expert blob; None makes a single file.
         on_progress: told where the export stands, on the first rank.
 
@@ -172,6 +185,7 @@ def export(
         tokenizer=None if tokenizer is None else Path(tokenizer),
         force=force,
         dense=dense,
+        cache=cache,
         shard_size=shard_size,
     )
     with Ranks(_LONGEST_WAIT) as ranks:
@@ -242,10 +256,17 @@ class _Export:
 
     def _write(self, folder: Path, identity: bytes, blob_files: list[Path]) -> None:
         files = [*blob_files]
+        cache_scales = self._calibrate(blob_files)
         for backend, dense in self.config.precisions.items():
             with self._pass(f"{backend} graph"):
                 graph = write_dense_graph(
-                    backend, self.checkpoint, folder, self.config.experts, identity.hex(), dense
+                    backend,
+                    self.checkpoint,
+                    folder,
+                    self.config.experts,
+                    identity.hex(),
+                    dense,
+                    cache_scales if self.config.caches[backend] == "int8" else None,
                 )
             files += graph.files
             self.backend_entries[backend] = graph.entry
@@ -271,6 +292,13 @@ class _Export:
         total = self.checkpoint.config.vocab_size
         with self._pass("expert rows", total):
             return rows.write(folder, lambda done: self._report("expert rows", done, total))
+
+    def _calibrate(self, blob_files: list[Path]) -> CacheScales | None:
+        """Scales of an int8 self-attention cache; None where no graph has one."""
+        if "int8" not in self.config.caches.values():
+            return None
+        with self._pass("cache scales"), self._reference(blob_files) as (reference, _):
+            return calibrate(self.checkpoint.config, self.tokenizer, reference)
 
     @contextmanager
     def _reference(self, files: list[Path]) -> Iterator[tuple[ReferenceSession, Blob | None]]:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from molkv_export.cli.console import facts_table, output_console, print_json, progress_bar, size
 from molkv_export.cli.options import (
+    CacheOption,
     DenseOption,
     ExpertsOption,
     ForceOption,
@@ -58,6 +59,7 @@ def export(
     ] = None,
     experts: ExpertsOption = "int8",
     dense: DenseOption = None,
+    cache: CacheOption = None,
     tokenizer: TokenizerOption = None,
     shard_size: Annotated[
         str | None,
@@ -92,6 +94,7 @@ def export(
         tokenizer,
         force,
         parse_precisions(dense),
+        cache,
         parse_size(shard_size),
     )
     plan = make_plan(
@@ -120,6 +123,7 @@ def export(
             tokenizer=tokenizer,
             force=force,
             dense=config.precisions,
+            cache=cache,
             shard_size=config.shard_size,
             on_progress=passes.report,
         )

@@ -57,7 +57,7 @@ def write_dense_graph(
         window=config.expert_window if config.has_experts else 0,
     )
     metadata = graph_properties(
-        config, identity=identity, experts=experts, dense=dense, limits=limits
+        config, identity=identity, experts=experts, dense=dense, cache="fp32", limits=limits
     )
     step = DecoderStep.from_checkpoint(checkpoint, experts)
     quantize(step, dense)
@@ -71,6 +71,7 @@ def write_dense_graph(
     entry = BackendEntry(
         graph=MODEL_FILE,
         dense=dense,
+        cache="fp32",
         operators=dict.fromkeys(sorted(operators), 1),
         delegates=sorted(delegates),
         limits=limits,
