@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from molkv_runtime.bundle import file_sha256
@@ -76,13 +77,15 @@ def write_checkpoint(config: ModelConfig, folder: Path) -> None:
 
 def write_blob(checkpoint_folder: Path, file: Path, experts: ExpertPrecision = "int8") -> None:
     """The expert blob, which all bundles of a checkpoint share."""
-    from molkv_export.expert_blob import write_expert_blob
+    from molkv_export.expert_pass import ExpertPass
     from molkv_model.checkpoint import Checkpoint
+    from molkv_model.ranks import Ranks
 
     checkpoint = Checkpoint(checkpoint_folder)
-    partial_file = file.with_suffix(".partial")
-    write_expert_blob(checkpoint, partial_file, experts, checkpoint.identity())
-    partial_file.replace(file)
+    rows = ExpertPass(checkpoint, experts, checkpoint.identity(), Ranks())
+    with TemporaryDirectory(dir=file.parent) as folder:
+        (written,) = rows.write(Path(folder), lambda _: None)
+        written.replace(file)
 
 
 def write_bundle(

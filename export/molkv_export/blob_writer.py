@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from molkv_runtime.blob_header import BlobHeader
 
-__all__ = ["BlobWriter", "blob_file_name", "shard_ranges"]
+__all__ = ["BlobWriter", "blob_file_name", "shard_ranges", "storage_error", "write_all"]
 
 # EFBIG is what a file size limit, or a file system with small files, answers.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -65,6 +65,42 @@ def shard_ranges(vocabulary_size: int, shard_count: int) -> list[range]:
         )
     bounds = [vocabulary_size * shard // shard_count for shard in range(shard_count + 1)]
     return [range(first, end) for first, end in pairwise(bounds)]
+
+
+def write_all(descriptor: int, data: memoryview, position: int | None = None) -> None:
+    """Writes all bytes, whatever part of them the system takes at once.
+
+    Args:
+        descriptor: an open file.
+        data: bytes.
+        position: where to; by default where the descriptor stands.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    while data:
+        if position is None:
+            written = os.write(descriptor, data)
+        else:
+            written = os.pwrite(descriptor, data, position)
+            position += written
+        data = data[written:]
+
+
+def storage_error(path: Path, size: int, error: OSError) -> ExportError:
+    """What to tell about a blob's file that the system does not write.
+
+    Args:
+        path: the file.
+        size: bytes that it is to have.
+        error: the system's.
+    """
+    if error.errno in _NO_ROOM:
+        return ExportError(
+            f"{path}: no room for the expert blob, which needs {size} bytes: {error.strerror}",
+            fix="free that much in this folder's file system or write elsewhere",
+        )
+    return ExportError(f"{path}: cannot be written: {error.strerror}", fix="check the storage")
 
 
 class BlobWriter:
@@ -191,23 +227,13 @@ class BlobWriter:
                 os.close(folder)
 
     def _write(self, data: memoryview) -> None:
-        while data:
-            try:
-                written = os.write(self._descriptor, data)
-            except OSError as error:
-                raise self._storage_error(error) from error
-            data = data[written:]
+        try:
+            write_all(self._descriptor, data)
+        except OSError as error:
+            raise self._storage_error(error) from error
 
     def _storage_error(self, error: OSError) -> ExportError:
-        if error.errno in _NO_ROOM:
-            return ExportError(
-                f"{self.path}: no room for the expert blob, which needs "
-                f"{self.header.file_size} bytes: {error.strerror}",
-                fix="free that much in this folder's file system or write elsewhere",
-            )
-        return ExportError(
-            f"{self.path}: cannot be written: {error.strerror}", fix="check the storage"
-        )
+        return storage_error(self.path, self.header.file_size, error)
 
     def _discard(self) -> None:
         if self._descriptor >= 0:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -20,22 +21,31 @@ from molkv_export.backends.catalogue import (
     choose_precisions,
     write_dense_graph,
 )
-from molkv_export.blob_writer import blob_file_name
 from molkv_export.cache_scales import CacheScales
 from molkv_export.calibration import calibrate
 from molkv_export.errors import ExportError
-from molkv_export.expert_blob import write_expert_blob
+from molkv_export.expert_pass import ExpertPass, require_same_inputs, wait_for_all
 from molkv_export.golden import make_golden
+from molkv_export.journal import Journal
 from molkv_export.model_card import CARD_FILE, model_card
-from molkv_export.output_folder import partial_folder, put_in_place, require_replaceable
+from molkv_export.output_folder import (
+    abandoned_bytes,
+    partial_folder,
+    put_in_place,
+    require_alone,
+    require_replaceable,
+)
 from molkv_export.pass_costs import PassCost, measured
 from molkv_export.plan import ExportPlan, make_plan
 from molkv_export.reference import ReferenceSession
 from molkv_export.threads import torch_threads
 from molkv_export.verify import record_verdict, verify
 from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
+from molkv_model.errors import ModelError
+from molkv_model.ranks import Ranks
 from molkv_runtime.blob import Blob
 from molkv_runtime.bundle import Bundle, file_sha256
+from molkv_runtime.errors import MolkvError
 from molkv_runtime.golden import GOLDEN_FILE
 from molkv_runtime.manifest import (
     MANIFEST_FILE,
@@ -58,6 +68,9 @@ __all__ = ["EXPERT_PRECISIONS", "ExportConfig", "ExportProgress", "export"]
 
 logger = logging.getLogger(__name__)
 
+# One rank may have hours of work left when another is done; a lost one is noticed at once.
+_LONGEST_WAIT = timedelta(days=30)
+
 EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
 
 
@@ -76,6 +89,7 @@ class ExportConfig:
             or None; a backend that gets none has its default.
         cache: precision of the self-attention cache, for the backends that have it; None is every
             backend's default.
+        shard_size: the most bytes of a file of the expert blob; None makes a single file.
         precisions: what `dense` comes to, for each backend.
         caches: what `cache` comes to, for each backend.
 
@@ -92,6 +106,7 @@ class ExportConfig:
     force: bool = False
     dense: str | Mapping[str, str] | None = None
     cache: str | None = None
+    shard_size: int | None = None
     precisions: dict[str, DensePrecision] = field(init=False)
     caches: dict[str, CachePrecision] = field(init=False)
 
@@ -127,12 +142,16 @@ def export(
     force: bool = False,
     dense: str | Mapping[str, str] | None = None,
     cache: str | None = None,
+    shard_size: int | None = None,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> Bundle:
     """Turn a checkpoint into a bundle and verify it.
 
     The bundle is made under a temporary name beside `out` and renamed when it is complete and its
-    parity verdict is in its manifest.
+    parity verdict is in its manifest. If an export of the same checkpoint to the same folder was
+    interrupted, the rows that it has written are not computed again.
+
+    Under torchrun the ranks divide the vocabulary among them, and all of them must see `out`.
 
     Args:
         checkpoint: a folder in Hugging Face layout.
@@ -146,14 +165,15 @@ def export(
             ML's ``fp16``.
         cache: ``int8`` makes ONNX's self-attention cache a quarter of float32's. None is the
             default of every backend.
-        on_progress: told where the export stands.
+        shard_size: the most bytes of a file of the expert blob; None makes a single file.
+        on_progress: told where the export stands, on the first rank.
 
     Returns:
         the opened bundle; a failed verdict is in its manifest, not an exception.
 
     Raises:
         ExportError: an option is wrong, `out` is in the way, a weight cannot be represented, or
-            storage ran out.
+            storage ran out, or another process is exporting to `out`.
         ModelError: the checkpoint cannot be used.
         TokenizerError: the tokenizer does not fit the model.
     """
@@ -166,15 +186,26 @@ def export(
         force=force,
         dense=dense,
         cache=cache,
+        shard_size=shard_size,
     )
-    return _Export(config, on_progress or (lambda _: None)).execute()
+    with Ranks(_LONGEST_WAIT) as ranks:
+        try:
+            return _Export(config, ranks, on_progress or (lambda _: None)).execute()
+        except (MolkvError, ModelError) as error:
+            if ranks.count == 1:
+                raise
+            who = f"rank {ranks.rank} of {ranks.count}"
+            raise ExportError(f"{who}: {error.problem}", fix=error.fix) from error
 
 
 class _Export:
-    """One export: the passes share the open checkpoint and the temporary folder."""
+    """One export: the passes share the open checkpoint and the ranks."""
 
-    def __init__(self, config: ExportConfig, on_progress: Callable[[ExportProgress], None]) -> None:
+    def __init__(
+        self, config: ExportConfig, ranks: Ranks, on_progress: Callable[[ExportProgress], None]
+    ) -> None:
         self.config = config
+        self.ranks = ranks
         self.on_progress = on_progress
         self.checkpoint = Checkpoint(config.checkpoint)
         self.tokenizer_file = config.tokenizer or self.checkpoint.tokenizer_file
@@ -186,31 +217,46 @@ class _Export:
             NativeTokenizer(self.tokenizer_file).close()  # what devices cannot read is refused here
         for backend, dense in config.precisions.items():
             check_model(backend, self.checkpoint.config, dense)
-        self._check_target()
+        if ranks.is_first:
+            self._check_target()
 
     def execute(self) -> Bundle:
         out = self.config.out
         try:
-            width = self.checkpoint.config.hidden_size
-            with partial_folder(out) as folder, torch_threads(width):
-                self._write(folder)
-                put_in_place(folder, out)
+            with torch_threads(self.checkpoint.config.hidden_size):
+                self._work_together()
         except OSError as error:
             raise ExportError(
-                f"{error.filename or out}: cannot be written: {error.strerror}",
+                f"{error.filename2 or error.filename or out}: cannot be written: {error.strerror}",
                 fix="free space or choose another folder, then export again",
             ) from None
+        wait_for_all(self.ranks)
         return Bundle.open(out, verify_checksums=False)
 
-    def _write(self, folder: Path) -> None:
+    def _work_together(self) -> None:
+        """All ranks compute expert rows; the first one does everything else."""
         with self._pass("identity"):
             identity = self.checkpoint.identity()
-        files: list[Path] = []
-        blob_file = folder / blob_file_name()
+            require_same_inputs(identity, self.ranks)
+        rows = None
         if self.checkpoint.config.has_experts:
-            self._write_blob(blob_file, identity)
-            files.append(blob_file)
-        cache_scales = self._calibrate(blob_file)
+            config = self.config
+            rows = ExpertPass(
+                self.checkpoint, config.experts, identity, self.ranks, config.shard_size
+            )
+        if not self.ranks.is_first:
+            self._write_blob(rows, None)
+            return
+        continuation = None if rows is None else rows.continuation(force=self.config.force)
+        with partial_folder(self.config.out, continuation) as folder:
+            self._write(folder, identity, self._write_blob(rows, folder))
+            self._require_replaceable()  # it may have come into being meanwhile
+            Journal(folder).remove()
+            put_in_place(folder, self.config.out)
+
+    def _write(self, folder: Path, identity: bytes, blob_files: list[Path]) -> None:
+        files = [*blob_files]
+        cache_scales = self._calibrate(blob_files)
         for backend, dense in self.config.precisions.items():
             with self._pass(f"{backend} graph"):
                 graph = write_dense_graph(
@@ -228,47 +274,47 @@ class _Export:
             files.append(folder / TOKENIZER_FILE)
             shutil.copyfile(self.tokenizer_file, files[-1])
         # The reference is loaded once, for the golden cases and for the verdict.
-        with self._reference(blob_file) as (reference, blob):
+        with self._reference(blob_files) as (reference, blob):
             with self._pass("golden cases"):
                 files.append(folder / GOLDEN_FILE)
                 config = self.checkpoint.config
                 write_json(files[-1], make_golden(config, self.tokenizer, reference, blob))
-            self._write_manifest(folder, identity, files)
+            experts = [file.name for file in blob_files]
+            self._write_manifest(folder, identity, files, experts)
             with self._pass("verify"):
                 bundle = Bundle.open(folder, verify_checksums=False)
                 verdict = verify(bundle, checkpoint=self.checkpoint, reference=reference)
                 record_verdict(bundle, verdict)
 
-    def _write_blob(self, file: Path, identity: bytes) -> None:
-        total, done = self.checkpoint.config.vocab_size, 0
-
-        def on_rows(rows: int) -> None:
-            nonlocal done
-            done += rows
-            self._report("expert rows", done, total)
-
+    def _write_blob(self, rows: ExpertPass | None, folder: Path | None) -> list[Path]:
+        if rows is None:
+            return []
+        total = self.checkpoint.config.vocab_size
         with self._pass("expert rows", total):
-            write_expert_blob(self.checkpoint, file, self.config.experts, identity, on_rows)
+            return rows.write(folder, lambda done: self._report("expert rows", done, total))
 
-    def _calibrate(self, blob_file: Path) -> CacheScales | None:
+    def _calibrate(self, blob_files: list[Path]) -> CacheScales | None:
         """Scales of an int8 self-attention cache; None where no graph has one."""
         if "int8" not in self.config.caches.values():
             return None
-        with self._pass("cache scales"), self._reference(blob_file) as (reference, _):
+        with self._pass("cache scales"), self._reference(blob_files) as (reference, _):
             return calibrate(self.checkpoint.config, self.tokenizer, reference)
 
     @contextmanager
-    def _reference(self, blob_file: Path) -> Iterator[tuple[ReferenceSession, Blob | None]]:
-        blob = Blob.open(blob_file) if self.checkpoint.config.has_experts else None
+    def _reference(self, files: list[Path]) -> Iterator[tuple[ReferenceSession, Blob | None]]:
+        blob = Blob.open(files) if files else None
         try:
             yield ReferenceSession(self.checkpoint, blob), blob
         finally:
             if blob is not None:
                 blob.close()
 
-    def _write_manifest(self, folder: Path, identity: bytes, files: list[Path]) -> None:
+    def _write_manifest(
+        self, folder: Path, identity: bytes, files: list[Path], experts: list[str]
+    ) -> None:
         """The manifest and the model card, which quotes it."""
-        manifest = self._manifest(identity, [_file_entry(file, folder) for file in files])
+        entries = [_file_entry(file, folder) for file in files]
+        manifest = self._manifest(identity, entries, experts)
         card = folder / CARD_FILE
         card.write_text(model_card(manifest, self._plan()), encoding="utf-8")
         entries = [*manifest.files, _file_entry(card, folder)]
@@ -281,9 +327,10 @@ class _Export:
             self.config.experts,
             self.tokenizer_file,
             precisions=self.config.precisions,
+            shard_size=self.config.shard_size,
         )
 
-    def _manifest(self, identity: bytes, files: list[FileEntry]) -> Manifest:
+    def _manifest(self, identity: bytes, files: list[FileEntry], experts: list[str]) -> Manifest:
         config = self.checkpoint.config
         tokenizer = None
         if self.tokenizer is not None:
@@ -296,7 +343,7 @@ class _Export:
             quantization=QuantizationEntry(
                 experts=self.config.experts if config.has_experts else None
             ),
-            experts=[blob_file_name()] if config.has_experts else [],
+            experts=experts,
             backends=self.backend_entries,
             tokenizer=tokenizer,
             golden=GOLDEN_FILE,
@@ -308,15 +355,20 @@ class _Export:
 
     def _check_target(self) -> None:
         out = self.config.out
-        inputs = [path for path in (self.checkpoint.path, self.tokenizer_file) if path is not None]
-        require_replaceable(out, force=self.config.force, inputs=inputs)
+        self._require_replaceable()
+        require_alone(out)
         parent = next(folder for folder in out.absolute().parents if folder.exists())
         needed = self._plan().total_bytes
-        if (free := shutil.disk_usage(parent).free) < needed:
+        free = shutil.disk_usage(parent).free + abandoned_bytes(out)
+        if free < needed:
             raise ExportError(
                 f"{parent}: {free:,} bytes are free, the bundle needs {needed:,}",
                 fix="free space or choose another folder",
             )
+
+    def _require_replaceable(self) -> None:
+        inputs = [path for path in (self.checkpoint.path, self.tokenizer_file) if path is not None]
+        require_replaceable(self.config.out, force=self.config.force, inputs=inputs)
 
     @contextmanager
     def _pass(self, name: str, total: int = 1) -> Iterator[None]:
@@ -327,6 +379,8 @@ class _Export:
 
     def _report(self, name: str, done: int, total: int, cost: PassCost | None = None) -> None:
         logger.info("%s: %d of %d", name, done, total)
+        if not self.ranks.is_first:
+            return
         self.on_progress(ExportProgress(name, done, total, cost))
 
 

@@ -1,28 +1,47 @@
-"""The expert blob of a checkpoint: reparameterise, quantize, pack and write, slice by slice."""
+"""The expert blob of a checkpoint: its rows computed, quantized, packed and written in slices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from molkv_export.blob_writer import BlobWriter
+from molkv_export.blob_files import BlobFiles
+from molkv_export.blob_writer import shard_ranges
 from molkv_export.errors import ExportError
-from molkv_export.quantize import key_precision, quantize
-from molkv_export.reparameterize import ExpertTable, LayerExperts
-from molkv_model.checkpoint import Checkpoint
+from molkv_export.expert_pipeline import ExpertPipeline
+from molkv_export.journal import Journal
+from molkv_export.reparameterize import ExpertTable
 from molkv_model.config import ModelConfig
-from molkv_runtime.blob_header import BlobHeader
-from molkv_runtime.errors import MolkvError
+from molkv_model.ranks import Ranks
+from molkv_runtime.blob_header import HEADER_SIZE, MAXIMUM_SHARDS, BlobHeader
 from molkv_runtime.row_geometry import EXPERT_TYPES, INT4_GROUP, ExpertPrecision, RowGeometry
-from molkv_runtime.row_layout import LayerRows, RowLayout
+from molkv_runtime.row_layout import RowLayout
 
-__all__ = ["SLICE_ROWS", "pack_slice", "row_geometry", "slice_starts", "write_expert_blob"]
+__all__ = [
+    "SLICE_BYTES",
+    "SLICE_ROWS",
+    "VECTOR_BYTES",
+    "blob_headers",
+    "expert_slices",
+    "row_geometry",
+    "share_of",
+    "slice_rows",
+    "working_bytes",
+    "write_expert_blob",
+]
 
-# Fixed, because the size of a matrix product may decide the last bit of its results.
 SLICE_ROWS = 1024
+"""The most token ids of a slice."""
+SLICE_BYTES = 64 << 20
+"""The most memory of a slice's packed rows, if it has more than one."""
+VECTOR_BYTES = 32 << 20
+"""The most memory of one expert's float32 vectors and hidden units for a slice, likewise."""
+_FLOAT_BYTES = 4
+# Two slices as quantized vectors, two as packed rows.
+_SLICES_IN_MEMORY = 4
 
 
 def row_geometry(config: ModelConfig, experts: ExpertPrecision) -> RowGeometry:
@@ -48,73 +67,137 @@ def row_geometry(config: ModelConfig, experts: ExpertPrecision) -> RowGeometry:
     )
 
 
-def slice_starts(vocabulary_size: int) -> range:
-    """First token ids of the slices that an export works through."""
-    return range(0, vocabulary_size, SLICE_ROWS)
+def slice_rows(config: ModelConfig, layout: RowLayout) -> int:
+    """Token ids of a slice: a power of two, as large as the limits allow.
+
+    It follows from the model and the precision alone, because the size of a matrix product can
+    decide the last bit of its results.
+    """
+    rows = SLICE_BYTES // layout.row_stride
+    vectors = VECTOR_BYTES // _bytes_of_vectors(config, layout)
+    most = min(SLICE_ROWS, rows, vectors)
+    return 1 << max(0, most.bit_length() - 1)
 
 
-def pack_slice(
-    table: ExpertTable, layout: RowLayout, start: int, experts: ExpertPrecision
-) -> NDArray[np.uint8]:
-    """The finished rows of the slice that starts at a token id: uint8 [rows, row_stride].
+def working_bytes(config: ModelConfig, layout: RowLayout, threads: int) -> int:
+    """Memory that writing the blob takes, beside the checkpoint.
+
+    Args:
+        config: a model with experts.
+        layout: of its rows.
+        threads: that compute at the same time.
+    """
+    rows = min(slice_rows(config, layout), config.vocab_size)
+    # The vectors of one expert more wait to be quantized.
+    vectors = (threads + 1) * _bytes_of_vectors(config, layout)
+    return rows * (_SLICES_IN_MEMORY * layout.row_stride + vectors)
+
+
+def expert_slices(config: ModelConfig, layout: RowLayout) -> list[range]:
+    """Token ids of the slices that an export works through."""
+    rows, end = slice_rows(config, layout), config.vocab_size
+    return [range(start, min(start + rows, end)) for start in range(0, end, rows)]
+
+
+def blob_headers(
+    config: ModelConfig,
+    experts: ExpertPrecision,
+    identity: bytes,
+    shard_size: int | None = None,
+) -> list[BlobHeader]:
+    """The headers of a blob's files.
+
+    Args:
+        config: a model with experts.
+        experts: the rows' precision.
+        identity: the checkpoint's.
+        shard_size: the most bytes of a file; None makes a single one.
 
     Raises:
-        ExportError: an expert cannot be represented in that precision.
+        ExportError: a row does not fit into a shard, or there would be too many.
     """
-    stop = min(start + SLICE_ROWS, table.config.vocab_size)
-    try:
-        return layout.pack([_quantized(layer, experts) for layer in table.rows(start, stop)])
-    except MolkvError as error:
-        raise ExportError(
-            f"{table.checkpoint.path}: token ids {start} to {stop - 1}: {error.problem}",
-            fix=error.fix,
-        ) from None
+    geometry = row_geometry(config, experts)
+    stride = RowLayout.of(geometry).row_stride
+    shards = 1
+    if shard_size is not None:
+        shards = -(-config.vocab_size // max(1, (shard_size - HEADER_SIZE) // stride))
+        if shard_size < HEADER_SIZE + stride or shards > MAXIMUM_SHARDS:
+            most_rows = -(-config.vocab_size // MAXIMUM_SHARDS)
+            raise ExportError(
+                f"shard_size is {shard_size:,} bytes, but a row has {stride:,} and a blob at most "
+                f"{MAXIMUM_SHARDS:,} files",
+                fix=f"choose at least {HEADER_SIZE + most_rows * stride:,}",
+            )
+    return [
+        BlobHeader.of(
+            geometry,
+            vocabulary_size=config.vocab_size,
+            identity=identity,
+            first_row=ids.start,
+            row_count=len(ids),
+            shard_index=index,
+            shard_count=shards,
+        )
+        for index, ids in enumerate(shard_ranges(config.vocab_size, shards))
+    ]
 
 
 def write_expert_blob(
-    checkpoint: Checkpoint,
-    file: Path,
+    table: ExpertTable,
+    files: BlobFiles,
+    journal: Journal,
     experts: ExpertPrecision,
-    identity: bytes,
-    on_rows: Callable[[int], None] | None = None,
-) -> BlobHeader:
-    """Compute and write the whole blob; memory is the expert networks and one slice.
+    slices: Sequence[range],
+    on_slice: Callable[[range], None] | None = None,
+) -> None:
+    """Compute slices of the vocabulary and write them where they belong.
+
+    While a slice is written, the next ones are computed. A slice is in the journal once it is on
+    the storage.
 
     Args:
-        checkpoint: one with experts.
-        file: where to write.
+        table: the experts.
+        files: the blob's, already made.
+        journal: of this process.
         experts: the rows' precision.
-        identity: the checkpoint's.
-        on_rows: called with the number of rows written since the last call.
-
-    Returns:
-        the header as written.
+        slices: those that are still to be done by this process, out of `expert_slices`.
+        on_slice: called for each slice that is done.
 
     Raises:
-        ExportError: an expert is not finite or out of the precision's range, or the file cannot
-            be written.
+        ExportError: an expert is not finite or out of the precision's range, or a file cannot be
+            written.
     """
-    config = checkpoint.config
-    header = BlobHeader.of(
-        row_geometry(config, experts), vocabulary_size=config.vocab_size, identity=identity
-    )
-    layout = header.layout()
-    table = ExpertTable(checkpoint)
-    with BlobWriter(file, header) as writer:
-        for start in slice_starts(config.vocab_size):
-            rows = pack_slice(table, layout, start, experts)
-            writer.write_rows(rows)
-            if on_rows is not None:
-                on_rows(len(rows))
-    return header
+
+    def write(ids: range, rows: NDArray[np.uint8]) -> range:
+        files.write(ids.start, rows)
+        journal.record(ids)
+        return ids
+
+    pipeline = ExpertPipeline(table, files.layout, experts)
+    with ThreadPoolExecutor(1, "write") as writer:
+        writing: Future[range] | None = None
+        for ids, rows in zip(slices, pipeline.rows(slices), strict=True):
+            _await(writing, on_slice)
+            writing = writer.submit(write, ids, rows)
+            del rows  # else it would be kept until the next slice is there
+        _await(writing, on_slice)
 
 
-def _quantized(layer: LayerExperts, experts: ExpertPrecision) -> LayerRows:
-    values = quantize(layer.values, experts)
-    keys = None if layer.keys is None else quantize(layer.keys, key_precision(experts))
-    return LayerRows(
-        keys=None if keys is None else keys.values,
-        values=values.values,
-        key_scales=None if keys is None else keys.scales,
-        value_scales=values.scales,
-    )
+def _bytes_of_vectors(config: ModelConfig, layout: RowLayout) -> int:
+    """Of one expert and one token id: hidden units before and after their function, vectors."""
+    vectors = config.hidden_size + layout.geometry.key_width
+    return _FLOAT_BYTES * 2 * (vectors + config.expert_intermediate_size)
+
+
+def share_of(slices: Iterable[range], ranks: Ranks) -> list[range]:
+    """The slices of this process: the ranks' shares are contiguous, and differ by one at most."""
+    every = list(slices)
+    first, end = (len(every) * rank // ranks.count for rank in (ranks.rank, ranks.rank + 1))
+    return every[first:end]
+
+
+def _await(writing: Future[range] | None, on_slice: Callable[[range], None] | None) -> None:
+    if writing is not None:
+        ids = writing.result()
+        if on_slice is not None:
+            on_slice(ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -13,14 +14,34 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-from molkv_export.errors import ExportError
+from molkv_export.errors import ExportError, InterruptedExportError
 from molkv_export.exchange import exchange
 from molkv_runtime.manifest import MANIFEST_FILE
 
-__all__ = ["partial_folder", "put_in_place", "require_replaceable"]
+__all__ = [
+    "abandoned_bytes",
+    "partial_folder",
+    "put_in_place",
+    "require_alone",
+    "require_replaceable",
+]
+
+logger = logging.getLogger(__name__)
 
 _ASIDE = "bundle"
+_BLOCK = 512  # what st_blocks counts, whatever the file system
+
+
+class Continuation(Protocol):
+    """What becomes of an unfinished folder."""
+
+    def can_continue(self, folder: Path) -> bool:
+        """Whether to go on in a folder that another process left; if not, it is removed."""
+
+    def is_worth_keeping(self, folder: Path) -> bool:
+        """Whether an interruption leaves the folder to be continued."""
 
 
 def require_replaceable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
@@ -62,25 +83,72 @@ def require_replaceable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) 
         )
 
 
+def require_alone(out: Path) -> None:
+    """Refuse to make a folder that another process is making.
+
+    Raises:
+        ExportError: one is.
+    """
+    for folder in _hidden(out, _partial_prefix(out)):
+        descriptor = _locked(folder, fcntl.LOCK_NB)
+        if descriptor is not None:
+            os.close(descriptor)
+        elif folder.exists():
+            raise ExportError(
+                f"{out}: another process is exporting to it, in {folder}",
+                fix="wait until it is done, or choose another folder",
+            )
+
+
+def abandoned_bytes(out: Path) -> int:
+    """Storage that unfinished folders of `out` take and its next export has to itself."""
+    return sum(
+        file.stat().st_blocks * _BLOCK
+        for folder in _unlocked(out, _partial_prefix(out))
+        for file in folder.rglob("*")
+        if file.is_file() and not file.is_symlink()
+    )
+
+
 @contextmanager
-def partial_folder(out: Path) -> Iterator[Path]:
+def partial_folder(out: Path, continuation: Continuation | None = None) -> Iterator[Path]:
     """Make a hidden folder beside `out`, and remove it when the block ends, whatever ends it.
 
+    With a continuation, the folder that an interrupted process left may be used instead of a new
+    one. It stays if this block is interrupted in turn: by a signal, or by an
+    `InterruptedExportError`. Any other error removes it.
+
     SIGTERM ends the block like SIGINT does, where the program has no handler of its own. What a
-    killed process left behind is removed by the next one that makes the same `out`.
+    killed process left behind and cannot be continued is removed.
 
     Args:
         out: the final folder; its parents are made.
+        continuation: decides what can be continued; None never does.
 
     Yields:
         the hidden folder, locked as long as this process lives.
+
+    Raises:
+        ExportError: a folder holds what must not be removed.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in _unlocked(out, _partial_prefix(out)):
-        shutil.rmtree(abandoned, ignore_errors=True)
-    with _terminable(), _new_folder(out, _partial_prefix(out)) as folder:
-        folder.chmod(0o755)
-        yield folder
+    with _terminable():
+        folder, descriptor = _claim(out, continuation) or _make(out, _partial_prefix(out))
+        keep = False
+        try:
+            folder.chmod(0o755)
+            yield folder
+        except BaseException as error:
+            failed = isinstance(error, Exception) and not isinstance(error, InterruptedExportError)
+            if not failed and continuation is not None:
+                keep = continuation.is_worth_keeping(folder)
+            if keep:
+                logger.warning("%s is kept: the same export goes on from there", folder)
+            raise
+        finally:
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
 
 
 def put_in_place(folder: Path, out: Path) -> None:
@@ -117,13 +185,41 @@ def _recover_replaced(out: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _claim(out: Path, continuation: Continuation | None) -> tuple[Path, int] | None:
+    """The folder to go on in, with its lock; others that no process holds are removed."""
+    claimed: tuple[Path, int] | None = None
+    for folder in _hidden(out, _partial_prefix(out)):
+        descriptor = _locked(folder, fcntl.LOCK_NB)
+        if descriptor is None:
+            continue
+        try:
+            if claimed is None and continuation is not None and continuation.can_continue(folder):
+                claimed = folder, os.dup(descriptor)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            if claimed is not None:
+                os.close(claimed[1])
+            raise
+        finally:
+            os.close(descriptor)
+    return claimed
+
+
+def _hidden(out: Path, prefix: str) -> list[Path]:
+    """Hidden folders that exports to `out` have made."""
+    if not out.parent.is_dir():
+        return []
+    return [
+        folder
+        for folder in sorted(out.parent.iterdir())
+        if folder.name.startswith(prefix) and not folder.is_symlink() and folder.is_dir()
+    ]
+
+
 def _unlocked(out: Path, prefix: str) -> Iterator[Path]:
     """Hidden folders of `out` that no living process holds; locked while they are looked at."""
-    if not out.parent.is_dir():
-        return
-    for folder in sorted(out.parent.iterdir()):
-        if not folder.name.startswith(prefix) or folder.is_symlink() or not folder.is_dir():
-            continue
+    for folder in _hidden(out, prefix):
         descriptor = _locked(folder, fcntl.LOCK_NB)
         if descriptor is not None:
             try:
@@ -132,14 +228,20 @@ def _unlocked(out: Path, prefix: str) -> Iterator[Path]:
                 os.close(descriptor)
 
 
-@contextmanager
-def _new_folder(out: Path, prefix: str) -> Iterator[Path]:
-    """A new folder beside `out`, locked, and removed in the end."""
+def _make(out: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder beside `out`, and a descriptor that holds its lock."""
     descriptor = None
     while descriptor is None:
         # Before it is locked another process may take it for abandoned, and remove it.
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
         descriptor = _locked(folder)
+    return folder, descriptor
+
+
+@contextmanager
+def _new_folder(out: Path, prefix: str) -> Iterator[Path]:
+    """A new folder beside `out`, locked, and removed in the end."""
+    folder, descriptor = _make(out, prefix)
     try:
         yield folder
     finally:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from molkv_export.blob_writer import blob_file_name
-from molkv_export.expert_blob import SLICE_ROWS, row_geometry
+from molkv_export.expert_blob import blob_headers, working_bytes
 from molkv_export.graph_sizes import dense_names, graph_sizes
 from molkv_export.model_card import CARD_FILE
 from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
 from molkv_model.config import ModelConfig
-from molkv_runtime.blob_header import IDENTITY_SIZE, BlobHeader
+from molkv_runtime.blob_header import IDENTITY_SIZE
 from molkv_runtime.golden import GOLDEN_FILE
 from molkv_runtime.manifest import MANIFEST_FILE, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
@@ -72,6 +74,7 @@ def make_plan(
     tokenizer: Path | None = None,
     *,
     precisions: Mapping[str, DensePrecision] | None = None,
+    shard_size: int | None = None,
 ) -> ExportPlan:
     """Plan an export without reading a weight.
 
@@ -80,12 +83,21 @@ def make_plan(
         experts: precision of the expert rows.
         tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
         precisions: of the dense graphs that will be written, by backend; None is ONNX's alone.
+        shard_size: the most bytes of a file of the expert blob; None makes a single file.
+
+    Raises:
+        ExportError: `shard_size` is too small.
     """
     config = checkpoint.config
     parameters = sum(checkpoint.size(name) for name in dense_names(checkpoint))
-    header = _blob_header(config, experts)
-    layout = None if header is None else header.layout()
-    exact = {} if header is None else {blob_file_name(): header.file_size}
+    headers = []
+    if config.has_experts:
+        headers = blob_headers(config, experts, bytes(IDENTITY_SIZE), shard_size)
+    layout = headers[0].layout() if headers else None
+    exact = {
+        blob_file_name(header.shard_index, header.shard_count): header.file_size
+        for header in headers
+    }
     tokenizer = tokenizer or checkpoint.tokenizer_file
     if tokenizer is not None and tokenizer.is_file():
         exact[TOKENIZER_FILE] = tokenizer.stat().st_size
@@ -104,16 +116,6 @@ def make_plan(
         + sum(_BACKEND_BYTES.get(backend, 0) for backend in precisions)
         + _TOKENIZER_FACTOR * exact.get(TOKENIZER_FILE, 0)
         + _verdict_bytes(checkpoint, layout),
-    )
-
-
-def _blob_header(config: ModelConfig, experts: ExpertPrecision) -> BlobHeader | None:
-    if not config.has_experts:
-        return None
-    return BlobHeader.of(
-        row_geometry(config, experts),
-        vocabulary_size=config.vocab_size,
-        identity=bytes(IDENTITY_SIZE),
     )
 
 
@@ -141,15 +143,9 @@ def _verdict_bytes(checkpoint: Checkpoint, layout: RowLayout | None) -> int:
     weights = sum(sizes[name] for name in dense_names(checkpoint)) - looked_up
     networks = sum(sizes.values()) - looked_up - weights
     loading = _WEIGHT_COPIES * weights
-    comparing_rows = (_WEIGHT_COPIES - 1) * weights + networks + _slice_bytes(config, layout)
+    comparing_rows = (_WEIGHT_COPIES - 1) * weights + networks + _rows_bytes(config, layout)
     return _LOOKED_UP_COPIES * looked_up + max(loading, comparing_rows) + _BLOCK_BYTES
 
 
-def _slice_bytes(config: ModelConfig, layout: RowLayout | None) -> int:
-    """One slice: float32 vectors of every layer, one layer's hidden units twice, packed rows."""
-    if layout is None:
-        return 0
-    rows = min(SLICE_ROWS, config.vocab_size)
-    vectors = _table_values(config) // config.vocab_size * _FLOAT_BYTES
-    hidden = 2 * config.num_experts * config.expert_intermediate_size * _FLOAT_BYTES
-    return rows * (2 * vectors + hidden + layout.row_stride)
+def _rows_bytes(config: ModelConfig, layout: RowLayout | None) -> int:
+    return 0 if layout is None else working_bytes(config, layout, torch.get_num_threads())

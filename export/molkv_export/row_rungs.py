@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from molkv_export.expert_blob import pack_slice, slice_starts
+from molkv_export.expert_blob import expert_slices
+from molkv_export.expert_pipeline import ExpertPipeline
 from molkv_export.golden import dequantized_digest, row_digest
 from molkv_export.reparameterize import ExpertTable
 from molkv_export.rungs import at_most
@@ -59,11 +60,12 @@ def _recomputed_rows(bundle: Bundle, blob: Blob, checkpoint: Checkpoint) -> Rung
     """Compute the first and the last slice anew; all rows would take as long as the export."""
     precision = bundle.manifest.quantization.experts
     assert precision is not None  # noqa: S101 - there is a blob; for the type checker
-    table, starts = ExpertTable(checkpoint), slice_starts(blob.vocabulary_size)
+    every = expert_slices(checkpoint.config, blob.layout)
+    slices = every[:1] + every[1:][-1:]
+    pipeline = ExpertPipeline(ExpertTable(checkpoint), blob.layout, precision)
     changed = count = 0
-    for start in sorted({starts[0], starts[-1]}):
-        expected = pack_slice(table, blob.layout, start, precision)
-        stored = blob.read(np.arange(start, start + len(expected))).rows
+    for ids, expected in zip(slices, pipeline.rows(slices), strict=True):
+        stored = blob.read(np.arange(ids.start, ids.stop)).rows
         changed += int((expected != stored).any(axis=1).sum())
         count += len(expected)
     return at_most("1 row bytes: writer = reader", changed, 0, f"{count} rows")

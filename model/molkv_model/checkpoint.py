@@ -102,6 +102,19 @@ class Checkpoint:
         (stored,) = self._sources[name]
         return stored.rows(start, stop).float()
 
+    def mapped(self, name: str) -> list[Tensor]:
+        """A tensor as it is stored: mapped from its files, without a copy and without a check.
+
+        Memory pages are read when they are used, and the system can take them back.
+
+        Args:
+            name: as in the model's state dict.
+
+        Returns:
+            the whole tensor, or its entries where a published MoLE stores them one by one.
+        """
+        return [stored.mapped() for stored in self._sources[name]]
+
     def identity(self) -> bytes:
         """sha256 over the weights: what ties an expert blob to its dense graph.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from typing import Self
 
     from torch import Tensor, nn
@@ -19,13 +20,17 @@ __all__ = ["Ranks"]
 class Ranks:
     """This process's place among all, and what they do together.
 
+    Args:
+        timeout: how long a process waits for the others; by default as long as torch does.
+
     Attributes:
         count: processes.
         rank: this one's number.
         device: the GPU of this process, or the CPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: timedelta | None = None) -> None:
+        self.timeout = timeout
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self.device = torch.device("cpu")
@@ -36,7 +41,7 @@ class Ranks:
     def __enter__(self) -> Self:
         if self.count > 1:
             backend = "nccl" if self.device.type == "cuda" else "gloo"
-            torch.distributed.init_process_group(backend)
+            torch.distributed.init_process_group(backend, timeout=self.timeout)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,6 +71,22 @@ class Ranks:
         shared = torch.tensor(value, dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(shared, src=0)
         return float(shared)
+
+    def share_object(self, value: Any) -> Any:
+        """The first process's object, in all of them; it is pickled."""
+        if self.count == 1:
+            return value
+        shared = [value]
+        torch.distributed.broadcast_object_list(shared, src=0)
+        return shared[0]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Every process's object, in order of rank, in all of them; they are pickled."""
+        if self.count == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over all processes."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -35,6 +36,7 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _WEIGHT_FILES = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _DTYPES = ("F32", "F16", "BF16")
+_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ class StoredTensor:
         with safe_open(self.file, framework="pt") as weights:
             return self._finite(weights.get_tensor(self.name))
 
+    def mapped(self) -> Tensor:
+        """The tensor in its stored dtype, mapped from the file: not copied, and not checked."""
+        with safe_open(self.file, framework="pt") as weights:
+            value: Tensor = weights.get_tensor(self.name)
+        return value
+
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows [start, stop), read without the others, in the stored dtype.
 
@@ -72,7 +80,8 @@ class StoredTensor:
             return self._finite(weights.get_slice(self.name)[start:stop])
 
     def _finite(self, value: Tensor) -> Tensor:
-        if not bool(value.isfinite().all()):
+        # In pieces: the answer for a whole tensor would take as much memory as the tensor.
+        if not all(bool(piece.isfinite().all()) for piece in torch.split(value.flatten(), _PIECE)):
             raise CheckpointError(
                 f"{self.file}: tensor {self.name} holds NaN or infinity",
                 fix="training diverged or the file is damaged; use an earlier checkpoint",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TINY = {"num_hidden_layers": 1, "max_position_embeddings": 12}
 PASSES = (
-    "write_expert_blob",
+    "ExpertPass.write",
     "write_dense_graph",
     "shutil.copyfile",
     "make_golden",
@@ -127,8 +127,8 @@ def test_what_is_no_bundle_is_never_replaced(checkpoint: Path, tmp_path: Path, w
     ("broken", "error"),
     [
         *((broken, RuntimeError) for broken in PASSES),
-        ("write_expert_blob", KeyboardInterrupt),
-        ("write_dense_graph", SystemExit),
+        ("ExpertPass.write", KeyboardInterrupt),
+        ("ExpertPass.write", SystemExit),
     ],
 )
 def test_an_export_that_fails_in_any_pass_leaves_nothing(
@@ -357,14 +357,19 @@ def exporting(checkpoint: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_nothing(
-    exporting: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+def test_a_signal_leaves_finished_rows_hidden_and_the_same_export_goes_on_from_there(
+    exporting: subprocess.Popen[str], checkpoint: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    assert [name.startswith(".bundle.partial-") for name in names(tmp_path)] == [True]
+    (running,) = names(tmp_path)
+    inode = (tmp_path / running / "experts.molkv").stat().st_ino
     exporting.send_signal(number)
     exporting.wait(timeout=30)
     assert exporting.returncode != 0
-    assert names(tmp_path) == []
+    assert names(tmp_path) == [running]
+    export(checkpoint, tmp_path / "bundle")
+    assert names(tmp_path) == ["bundle"]
+    assert (tmp_path / "bundle" / "experts.molkv").stat().st_ino == inode
+    assert ".journal" not in names(tmp_path / "bundle")
 
 
 def test_a_killed_export_leaves_no_bundle_and_the_next_one_cleans_up(

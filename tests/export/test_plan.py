@@ -94,8 +94,9 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from molkv_export.expert_blob import write_expert_blob
+from molkv_export.expert_pass import ExpertPass
 from molkv_model.checkpoint import Checkpoint
+from molkv_model.ranks import Ranks
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -106,8 +107,10 @@ before, peak = anonymous(), 0
 def on_rows(count):
     global peak
     peak = max(peak, anonymous() - before)
-write_expert_blob(checkpoint, Path(sys.argv[2]), "int8", bytes(32), on_rows)
-print(json.dumps([peak, Path(sys.argv[2]).stat().st_size]))
+folder = Path(sys.argv[2])
+folder.mkdir()
+(file,) = ExpertPass(checkpoint, "int8", bytes(32), Ranks()).write(folder, on_rows)
+print(json.dumps([peak, file.stat().st_size]))
 """
 
 
@@ -126,7 +129,7 @@ def peak_of_blob_pass(folder: Path, vocabulary_size: int) -> tuple[int, int]:
             "-c",
             PEAK_OF_WRITING_THE_BLOB,
             str(checkpoint),
-            str(folder / f"{vocabulary_size}.molkv"),
+            str(folder / f"blob-{vocabulary_size}"),
         ],
         capture_output=True,
         text=True,

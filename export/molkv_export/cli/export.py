@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +34,16 @@ if TYPE_CHECKING:
     from molkv_runtime.bundle import Bundle
     from molkv_runtime.manifest import ParityEntry
 
-__all__ = ["ShownPasses", "export", "export_json", "parse_precisions", "plan_table"]
+__all__ = [
+    "ShownPasses",
+    "export",
+    "export_json",
+    "parse_precisions",
+    "parse_size",
+    "plan_table",
+]
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def export(
@@ -50,11 +61,22 @@ def export(
     dense: DenseOption = None,
     cache: CacheOption = None,
     tokenizer: TokenizerOption = None,
+    shard_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Cut the expert blob into files of at most this size, such as 2GB or 512MiB.",
+            show_default="one file",
+        ),
+    ] = None,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn a checkpoint into a bundle: dense graph, expert blob, golden cases, verdict.
+
+    An export that was interrupted continues when it is repeated. Under torchrun the ranks divide
+    the work with no other option.
 
     Example: molkv export checkpoint --out bundle --backend onnx --experts int8
     """
@@ -65,9 +87,26 @@ def export(
 
     backends = tuple(backend or ["onnx"])
     config = ExportConfig(
-        checkpoint, out, backends, experts, tokenizer, force, parse_precisions(dense), cache
+        checkpoint,
+        out,
+        backends,
+        experts,
+        tokenizer,
+        force,
+        parse_precisions(dense),
+        cache,
+        parse_size(shard_size),
     )
-    plan = make_plan(Checkpoint(checkpoint), experts, tokenizer, precisions=config.precisions)
+    plan = make_plan(
+        Checkpoint(checkpoint),
+        experts,
+        tokenizer,
+        precisions=config.precisions,
+        shard_size=config.shard_size,
+    )
+    first = os.environ.get("RANK", "0") == "0"
+    if dry_run and not first:
+        return
     if dry_run:
         if as_json:
             print_json({"out": str(out), **dataclasses.asdict(plan)})
@@ -85,10 +124,13 @@ def export(
             force=force,
             dense=config.precisions,
             cache=cache,
+            shard_size=config.shard_size,
             on_progress=passes.report,
         )
     parity = bundle.manifest.parity
     assert parity is not None  # noqa: S101 - export always verifies; for the type checker
+    if not first:
+        return
     if as_json:
         print_json(export_json(bundle, parity, passes.costs))
     else:
@@ -118,6 +160,24 @@ def parse_precisions(given: list[str] | None) -> str | dict[str, str] | None:
             fix="give one precision for all, or BACKEND=PRECISION once for each backend",
         )
     return named
+
+
+def parse_size(text: str | None) -> int | None:
+    """Bytes of a size such as 2GB, 1.5GiB or 4000000.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise UsageError(
+            f"--shard-size is {text!r}",
+            fix="give bytes, or a number with KB, MB, GB, KiB, MiB or GiB, such as 2GB",
+        )
+    number, unit = found.groups()
+    return int(float(number) * _UNITS[(unit or "").upper()])
 
 
 def export_json(
