@@ -111,4 +111,5 @@ def _round_int4(groups: NDArray[np.float32], scales: NDArray[np.float32]) -> NDA
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
     rounded = groups * inverse
     np.rint(rounded, out=rounded)
-    return np.clip(rounded, _INT4_LEAST, _INT4_MOST, out=rounded)
+    np.clip(rounded, _INT4_LEAST, _INT4_MOST, out=rounded)
+    return rounded
