@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from molkv_export import export
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.golden import LOGITS_TOLERANCE
 from molkv_runtime.sampler import SamplingConfig
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tests.conftest import BundleOf
+    from tests.conftest import BundleOf, CheckpointOf
     from tests.native.builds import Builds
 
 BUNDLES = [
@@ -111,6 +112,17 @@ def test_it_generates_the_ids_of_the_python_session(
     arguments = [*ids_argument(PROMPT), "--max-new-tokens", "48", *sampling_arguments(sampling)]
     generated = runner.json(folder, *arguments, "--chunk", "16")
     assert generated["ids"] == reference_ids(folder, PROMPT, sampling, 48)
+
+
+def test_a_blob_in_shards_generates_the_ids_of_one_file(
+    runner: Runner, checkpoint_of: CheckpointOf, bundle_of: BundleOf, tmp_path: Path
+) -> None:
+    bundle = export(checkpoint_of("molkv"), tmp_path / "bundle", shard_size=60_000)
+    assert len(bundle.expert_files) > 2
+    arguments = [*ids_argument(PROMPT), "--max-new-tokens", "24", *sampling_arguments(GREEDY)]
+    whole = runner.json(bundle_of("molkv", "int8"), *arguments)
+    assert runner.json(bundle.path, *arguments)["ids"] == whole["ids"]
+    assert runner.json(bundle.path, "--golden")["passed"]
 
 
 @pytest.mark.parametrize(("name", "dense", "cache"), QUANTIZED)
