@@ -9,6 +9,7 @@
 
 #include "executorch_runtime.h"
 #include "graph_facts.h"
+#include "record.h"
 #include "runner_error.h"
 
 namespace molkv::runner {
