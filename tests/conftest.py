@@ -14,7 +14,7 @@ from tests.small_models import write_checkpoint, write_tokenizer
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CheckpointOf = Callable[[str], Path]
-BundleOf = Callable[[str, str], Path]
+BundleOf = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -43,14 +43,16 @@ def checkpoint_of(small_models_folder: Path, tokenizer_file: Path) -> Checkpoint
 
 @pytest.fixture(scope="session")
 def bundle_of(small_models_folder: Path, checkpoint_of: CheckpointOf) -> BundleOf:
-    """From a kind, as above, and a precision to a bundle folder; not to be changed."""
+    """From a kind, as above, and precisions to a bundle folder; not to be changed."""
 
-    def make(name: str, experts: str = "int8") -> Path:
+    def make(
+        name: str, experts: str = "int8", *, dense: str | None = None, cache: str | None = None
+    ) -> Path:
         from molkv_export import export
 
-        folder = small_models_folder / f"bundle-{name}-{experts}"
+        folder = small_models_folder / f"bundle-{name}-{experts}-{dense}-{cache}"
         if not folder.exists():
-            export(checkpoint_of(name), folder, experts=experts)
+            export(checkpoint_of(name), folder, experts=experts, dense=dense, cache=cache)
         return folder
 
     return make

@@ -16,10 +16,13 @@ import msgspec
 from molkv_export.backends.catalogue import (
     BACKENDS,
     check_model,
+    choose_caches,
     choose_precisions,
     write_dense_graph,
 )
 from molkv_export.blob_writer import blob_file_name
+from molkv_export.cache_scales import CacheScales
+from molkv_export.calibration import calibrate
 from molkv_export.errors import ExportError
 from molkv_export.expert_blob import write_expert_blob
 from molkv_export.golden import make_golden
@@ -38,6 +41,7 @@ from molkv_runtime.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
     BackendEntry,
+    CachePrecision,
     DensePrecision,
     FileEntry,
     Manifest,
@@ -70,7 +74,10 @@ class ExportConfig:
         force: replace an existing folder.
         dense: precision of the dense weights: one for all backends, one for each that is named,
             or None; a backend that gets none has its default.
-        precisions: what that comes to, for each backend.
+        cache: precision of the self-attention cache, for the backends that have it; None is every
+            backend's default.
+        precisions: what `dense` comes to, for each backend.
+        caches: what `cache` comes to, for each backend.
 
     Raises:
         ExportError: an option is unknown, a backend lacks the precision or is not installed; before
@@ -84,7 +91,9 @@ class ExportConfig:
     tokenizer: Path | None = None
     force: bool = False
     dense: str | Mapping[str, str] | None = None
+    cache: str | None = None
     precisions: dict[str, DensePrecision] = field(init=False)
+    caches: dict[str, CachePrecision] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.experts not in EXPERT_PRECISIONS:
@@ -92,6 +101,7 @@ class ExportConfig:
                 f"experts is {self.experts!r}", fix=f"one of {', '.join(EXPERT_PRECISIONS)}"
             )
         object.__setattr__(self, "precisions", choose_precisions(self.backends, self.dense))
+        object.__setattr__(self, "caches", choose_caches(self.backends, self.cache))
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ def export(
     tokenizer: str | Path | None = None,
     force: bool = False,
     dense: str | Mapping[str, str] | None = None,
+    cache: str | None = None,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> Bundle:
     """Turn a checkpoint into a bundle and verify it.
@@ -133,6 +144,8 @@ def export(
         dense: precision of the dense weights, for all backends or by backend, such as
             ``{"executorch": "int8"}``. A backend that gets none has its default: ``fp32``, Core
             ML's ``fp16``.
+        cache: ``int8`` makes ONNX's self-attention cache a quarter of float32's. None is the
+            default of every backend.
         on_progress: told where the export stands.
 
     Returns:
@@ -152,6 +165,7 @@ def export(
         tokenizer=None if tokenizer is None else Path(tokenizer),
         force=force,
         dense=dense,
+        cache=cache,
     )
     return _Export(config, on_progress or (lambda _: None)).execute()
 
@@ -196,10 +210,17 @@ class _Export:
         if self.checkpoint.config.has_experts:
             self._write_blob(blob_file, identity)
             files.append(blob_file)
+        cache_scales = self._calibrate(blob_file)
         for backend, dense in self.config.precisions.items():
             with self._pass(f"{backend} graph"):
                 graph = write_dense_graph(
-                    backend, self.checkpoint, folder, self.config.experts, identity.hex(), dense
+                    backend,
+                    self.checkpoint,
+                    folder,
+                    self.config.experts,
+                    identity.hex(),
+                    dense,
+                    cache_scales if self.config.caches[backend] == "int8" else None,
                 )
             files += graph.files
             self.backend_entries[backend] = graph.entry
@@ -228,6 +249,13 @@ class _Export:
 
         with self._pass("expert rows", total):
             write_expert_blob(self.checkpoint, file, self.config.experts, identity, on_rows)
+
+    def _calibrate(self, blob_file: Path) -> CacheScales | None:
+        """Scales of an int8 self-attention cache; None where no graph has one."""
+        if "int8" not in self.config.caches.values():
+            return None
+        with self._pass("cache scales"), self._reference(blob_file) as (reference, _):
+            return calibrate(self.checkpoint.config, self.tokenizer, reference)
 
     @contextmanager
     def _reference(self, blob_file: Path) -> Iterator[tuple[ReferenceSession, Blob | None]]:

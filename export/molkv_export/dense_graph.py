@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from molkv_export.cache_scales import CacheScales
 from molkv_export.expert_attention import expert_attention
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
@@ -62,6 +63,7 @@ class DenseGraph(nn.Module):
         self._attention = attention
         self.config = model.config
         self.model = model
+        self.cache_scales: CacheScales | None = None
         shape = (
             model.config.num_hidden_layers,
             model.config.num_key_value_heads,
@@ -147,8 +149,11 @@ class DenseGraph(nn.Module):
             return projected.reshape(1, x.shape[1], -1, config.head_dim).transpose(1, 2)
 
         keys = rotate(heads(attention.k_proj(x)), cosine, sine)
+        values = heads(attention.v_proj(x))
+        if self.cache_scales is not None:
+            keys, values = self.cache_scales.round_trip(number, keys, values)
         self.key_cache[number, :, position:stop] = keys[0]
-        self.value_cache[number, :, position:stop] = heads(attention.v_proj(x))[0]
+        self.value_cache[number, :, position:stop] = values[0]
         seen = torch.arange(stop) <= torch.arange(position, stop)[:, None]
         mixed = F.scaled_dot_product_attention(
             rotate(heads(attention.q_proj(x)), cosine, sine),

@@ -34,6 +34,7 @@ __all__ = [
     "GREEDY_TOKENS",
     "dequantized_digest",
     "golden_logits",
+    "golden_prompts",
     "make_golden",
     "row_digest",
 ]
@@ -62,17 +63,23 @@ def make_golden(
         reference: a session of it.
         blob: its expert rows, None for a dense model.
     """
-    # A tokenizer may make too many tokens of every text; ids fit any context.
-    prompts = _prompts(config, tokenizer) or _prompts(config, None)
     cases = [
         _case(name, text, tokenizer, _Continuation(reference, config, ids))
-        for name, text, ids in prompts
+        for name, text, ids in golden_prompts(config, tokenizer)
     ]
     return Golden(
         schema_version=SCHEMA_VERSION,
         cases=cases,
         rows=[] if blob is None else _rows(blob, cases),
     )
+
+
+def golden_prompts(
+    config: ModelConfig, tokenizer: Tokenizer | None
+) -> list[tuple[str, str | None, list[int]]]:
+    """Name, text and ids of every golden prompt, one of them longer than the expert window."""
+    # A tokenizer may make too many tokens of every text; ids fit any context.
+    return _prompts(config, tokenizer) or _prompts(config, None)
 
 
 def golden_logits(logits: NDArray[np.float32]) -> GoldenLogits:
@@ -112,7 +119,6 @@ def _vectors(
 def _prompts(
     config: ModelConfig, tokenizer: Tokenizer | None
 ) -> list[tuple[str, str | None, list[int]]]:
-    """Name, text and ids of every golden prompt, one of them longer than the expert window."""
     room = max(1, config.max_position_embeddings - GREEDY_TOKENS)
     longer_than_window = min(room, config.expert_window + 24)
     if tokenizer is None:

@@ -18,6 +18,8 @@ _COREML_FOLDER = "dense.mlpackage"
 _FLOAT_BYTES = 4
 _PAGE_BYTES = 4096
 _SMALL_BYTES = 1024  # smaller weights lie in the ONNX graph's file
+# With the scales: a float32 for each 128 weights of int8, each 64 of int4.
+_ONNX_BYTES = {"fp32": 4.0, "int8": 1.03125, "int4": 0.5625}
 # With the scales: a float32 for each of 32 int4 weights; those of int8 rows are too few to count.
 _EXECUTORCH_BYTES = {"fp32": 4.0, "int8": 1.0, "int4": 0.625}
 # With scales: one for each 32 weights of int4, tables of 16 for each 16 rows of palettized4.
@@ -39,7 +41,7 @@ def graph_sizes(checkpoint: Checkpoint, precisions: Mapping[str, DensePrecision]
     """
     sizes: dict[str, int] = {}
     if "onnx" in precisions:
-        sizes |= _onnx(checkpoint)
+        sizes |= _onnx(checkpoint, precisions["onnx"])
     if "executorch" in precisions:
         sizes[_EXECUTORCH_FILE] = _executorch(checkpoint, precisions["executorch"])
     if "coreml" in precisions:
@@ -47,9 +49,9 @@ def graph_sizes(checkpoint: Checkpoint, precisions: Mapping[str, DensePrecision]
     return sizes
 
 
-def _onnx(checkpoint: Checkpoint) -> dict[str, int]:
-    config = checkpoint.config
-    weights = [checkpoint.size(name) * _FLOAT_BYTES for name in dense_names(checkpoint)]
+def _onnx(checkpoint: Checkpoint, dense: DensePrecision) -> dict[str, int]:
+    config, bytes_per_weight = checkpoint.config, _ONNX_BYTES[dense]
+    weights = [int(checkpoint.size(name) * bytes_per_weight) for name in dense_names(checkpoint)]
     weights = [size for size in weights if size >= _SMALL_BYTES]
     rotary_table = config.max_position_embeddings * config.head_dim // 2 * _FLOAT_BYTES
     pages = [-(-size // _PAGE_BYTES) for size in [*weights, rotary_table, rotary_table]]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from molkv_export.cache_scales import CacheScales
 from molkv_export.dense_graph import DenseGraph, ExpertPlanes
 from molkv_export.expert_attention import reference_expert_attention
 from molkv_model.checkpoint import Checkpoint
@@ -25,6 +26,7 @@ class ReferenceSession:
         blob: its expert rows; None for a dense model.
         replaced: dense tensors to use instead of the checkpoint's, by name; with
             ``lm_head.weight``, a tied head is untied.
+        cache_scales: of an int8 self-attention cache; None keeps it in float32.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class ReferenceSession:
         checkpoint: Checkpoint,
         blob: Blob | None,
         replaced: Mapping[str, torch.Tensor] | None = None,
+        cache_scales: CacheScales | None = None,
     ) -> None:
         self._graph = DenseGraph.from_checkpoint(checkpoint, reference_expert_attention)
+        self._graph.cache_scales = cache_scales
         if replaced:
             model = self._graph.model
             if (head := replaced.get("lm_head.weight")) is not None:
@@ -47,6 +51,12 @@ class ReferenceSession:
     def reset(self) -> None:
         """Start a new sequence."""
         self._ids = []
+
+    def cache(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keys after rotation and values of the sequence so far, each float32 [L, K, T, h]."""
+        length = len(self._ids)
+        keys, values = self._graph.key_cache, self._graph.value_cache
+        return keys[:, :, :length].numpy(), values[:, :, :length].numpy()
 
     def rewind(self, length: int) -> None:
         """Go back to the first tokens of the sequence."""

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from molkv_export.backends.executorch import parity as executorch_parity
 from molkv_export.divergence import Comparison, Divergence, block_rows, compare_logits
 from molkv_export.op_parity import OP_TOLERANCE, WRONG_FORMULA_DIFFERENCE, op_parity
 from molkv_export.prefill_rungs import chunks_rung, recorded_rung
 from molkv_export.reference import ReferenceSession
+from molkv_export.rounded_ladder import climb_rounded
 from molkv_export.row_rungs import climb_rows
 from molkv_export.rungs import (
     at_least,
@@ -121,13 +121,13 @@ def _climb_session(
     reference: ReferenceSession | None,
 ) -> Iterator[RungEntry]:
     """The ladder of a backend with a session in Python; its last rungs on both engines."""
-    golden, dense = bundle.load_golden(), bundle.manifest.backends[backend].dense
+    golden = bundle.load_golden()
     longest = max(len(case.prompt_ids) for case in golden.cases)
     if bundle.expert_files:
         yield from _op(bundle, backend)
     with Session(bundle, backend=backend, chunk=longest) as session:
-        if dense != "fp32":
-            yield from executorch_parity.climb_quantized(bundle, session, checkpoint, reference)
+        if not bundle.manifest.backends[backend].is_float32:
+            yield from climb_rounded(bundle, backend, session, checkpoint, reference)
             return
         yield from _Ladder(bundle, session, golden, checkpoint, reference).climb()
     del session  # before the graph is loaded again

@@ -52,6 +52,7 @@ void CheckGraphFacts(const std::string& file, const GraphProperties& properties,
   CheckFact(file, "identity", PropertyText(properties, "molkv.identity"), manifest.identity);
   CheckFact(file, "experts", PropertyText(properties, "molkv.experts"), manifest.expert_precision);
   CheckFact(file, "dense", PropertyText(properties, "molkv.dense"), entry.dense);
+  CheckFact(file, "cache", PropertyText(properties, "molkv.cache"), entry.cache);
   CheckFields(file, "", properties, "molkv.config", *manifest.model.fields);
   if (entry.limits) {
     const Json limits = {{"chunk", entry.limits->chunk},

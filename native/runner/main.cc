@@ -66,7 +66,7 @@ std::vector<int64_t> PromptIds(const Options& options, const Model& model, std::
 int RunGolden(const Options& options, const Model& model, DenseGraph& graph) {
   model.bundle.VerifyExperts();
   const LadderParts parts = {graph, model.blob.get(), model.tokenizer.get(), options.chunk,
-                             model.bundle.Backend(model.backend).dense};
+                             model.bundle.Backend(model.backend)};
   bool passed = true;
   auto rungs = nlohmann::ordered_json::array(), others = nlohmann::ordered_json::array();
   ClimbParityLadder(parts, model.bundle.LoadGolden(), [&](const Rung& rung) {

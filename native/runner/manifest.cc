@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kSchemaVersion = 1;
 const std::set<std::string> kDensePrecisions = {"fp32", "fp16", "int8", "int4", "palettized4"};
+const std::set<std::string> kCachePrecisions = {"fp32", "fp16", "int8"};
 
 void CheckVersion(const std::string& file, int64_t version) {
   if (version == kSchemaVersion) return;
@@ -72,6 +73,10 @@ BackendEntry ReadBackend(Record record) {
   backend.dense = record.Text("dense");
   if (kDensePrecisions.count(backend.dense) == 0) {
     record.Refuse("dense", "is " + Quoted(backend.dense) + ", not a precision that is known");
+  }
+  backend.cache = record.Text("cache");
+  if (kCachePrecisions.count(backend.cache) == 0) {
+    record.Refuse("cache", "is " + Quoted(backend.cache) + ", not a precision that is known");
   }
   Record operators = record.Object("operators");
   backend.operators = operators.Names();

@@ -48,6 +48,7 @@ struct LimitsEntry {
 struct BackendEntry {
   std::string graph;
   std::string dense;                   // precision of its weights, such as "fp32"
+  std::string cache;                   // precision of its self-attention cache
   std::vector<std::string> operators;  // operator sets, or single operators for ExecuTorch
   std::vector<std::string> delegates;
   std::optional<LimitsEntry> limits;  // none: it takes any size

@@ -24,8 +24,8 @@ ort::ONNXTensorElementDataType ElementType(molkv_data_type dtype) {
   return dtype == MOLKV_FLOAT16 ? ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : kFloat;
 }
 
-// Elements of a tensor of floats; refuses more than memory can address.
-size_t FloatCount(const std::string& file, const std::vector<int64_t>& shape) {
+// Elements of a cache buffer; refuses more than memory can address, whatever their type.
+size_t CacheElements(const std::string& file, const std::vector<int64_t>& shape) {
   size_t count = 1;
   for (const int64_t size : shape) {
     if (static_cast<size_t>(size) > PTRDIFF_MAX / sizeof(float) / count) {
@@ -51,7 +51,7 @@ OnnxGraph::OnnxGraph(const std::string& library, const OnnxGraphOptions& options
     const auto type = ElementType(plane.dtype);
     planes_.push_back({std::move(plane), type});
   }
-  AllocateCache();
+  AllocateCache(manifest.backends.at("onnx").cache);
 }
 
 const float* OnnxGraph::Run(const int64_t* token_ids, size_t count, int64_t position,
@@ -73,13 +73,19 @@ const float* OnnxGraph::Run(const int64_t* token_ids, size_t count, int64_t posi
   return step->logits.data();
 }
 
-void OnnxGraph::AllocateCache() {
+void OnnxGraph::AllocateCache(const std::string& precision) {
+  if (precision != "fp32" && precision != "int8") {
+    throw RunnerError("manifest.json: backends.onnx.cache is " + precision,
+                      "export with fp32 or int8");
+  }
+  const bool quantized = precision == "int8";
+  cache_type_ = quantized ? ort::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 : kFloat;
   const int64_t head_size = model().hidden_size / model().num_attention_heads;
   cache_shape_ = {1, model().num_key_value_heads, model().max_position_embeddings, head_size};
-  const size_t count = FloatCount(file_, cache_shape_);
+  cache_bytes_ = CacheElements(file_, cache_shape_) * (quantized ? 1 : sizeof(float));
   for (int64_t i = 0; i < 2 * model().num_hidden_layers; ++i) {
     // calloc leaves pages untouched until a step writes them.
-    cache_.emplace_back(static_cast<float*>(std::calloc(count, sizeof(float))));
+    cache_.emplace_back(std::calloc(cache_bytes_, 1));
     if (cache_.back() == nullptr) throw std::bad_alloc();
   }
 }
@@ -110,9 +116,8 @@ std::unique_ptr<OnnxGraph::Step> OnnxGraph::MakeStep(size_t tokens, size_t logit
 }
 
 void OnnxGraph::BindCache(ort::OrtIoBinding* binding) {
-  const size_t bytes = FloatCount(file_, cache_shape_) * sizeof(float);
   for (size_t i = 0; i < cache_.size(); ++i) {
-    const auto tensor = runtime_.Tensor(cache_[i].get(), bytes, cache_shape_, kFloat);
+    const auto tensor = runtime_.Tensor(cache_[i].get(), cache_bytes_, cache_shape_, cache_type_);
     const bool key = i % 2 == 0;
     BindInput(binding, OfLayer(key ? "past_key" : "past_value", i / 2), tensor.get());
     BindOutput(binding, OfLayer(key ? "present_key" : "present_value", i / 2), tensor.get());

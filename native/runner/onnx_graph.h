@@ -27,7 +27,7 @@ class OnnxGraph : public DenseGraph {
 
  private:
   struct FreeMemory {
-    void operator()(float* memory) const { std::free(memory); }
+    void operator()(void* memory) const { std::free(memory); }
   };
 
   // What the graph reads and writes in a step of one shape, bound to it.
@@ -45,7 +45,7 @@ class OnnxGraph : public DenseGraph {
     ort::ONNXTensorElementDataType type;
   };
 
-  void AllocateCache();
+  void AllocateCache(const std::string& precision);
   std::unique_ptr<Step> MakeStep(size_t tokens, size_t logits_rows);
   void BindCache(ort::OrtIoBinding* binding);
   void BindPlanes(ort::OrtIoBinding* binding, const molkv_window& window);
@@ -58,7 +58,9 @@ class OnnxGraph : public DenseGraph {
   OrtHandle<ort::OrtSession> session_;
   OrtHandle<ort::OrtRunOptions> run_options_;
   std::vector<int64_t> cache_shape_;
-  std::vector<std::unique_ptr<float, FreeMemory>> cache_;  // key and value of each layer
+  ort::ONNXTensorElementDataType cache_type_;
+  size_t cache_bytes_ = 0;
+  std::vector<std::unique_ptr<void, FreeMemory>> cache_;  // key and value of each layer
   std::vector<PlaneInput> planes_;
   int64_t expert_start_ = 0;
   std::unique_ptr<Step> decode_;

@@ -16,7 +16,8 @@ GraphProperties ReadProperties(const OnnxRuntime& runtime, const std::string& fi
   const auto metadata = runtime.Make<ort::OrtModelMetadata>(
       file + ": metadata", &ort::OrtApi::SessionGetModelMetadata, session);
   GraphProperties properties;
-  for (const char* key : {"molkv.identity", "molkv.experts", "molkv.dense", "molkv.config"}) {
+  for (const char* key :
+       {"molkv.identity", "molkv.experts", "molkv.dense", "molkv.cache", "molkv.config"}) {
     char* value = nullptr;
     runtime.Call("metadata", &ort::OrtApi::ModelMetadataLookupCustomMetadataMap, metadata.get(),
                  runtime.allocator(), key, &value);

@@ -52,13 +52,15 @@ class Ladder {
   }
 
  private:
-  bool exact() const { return parts_.dense == "fp32"; }
+  // Whether weights and cache are float32, as those were that gave the golden answers.
+  bool exact() const { return parts_.entry.dense == "fp32" && parts_.entry.cache == "fp32"; }
 
   Rung NotComparable(const char* name) const {
     return {name, 0, 0,
-            "dense weights are " + parts_.dense +
-                ", and the golden answers float32's: the "
-                "exporter compared them with torch (molkv verify --checkpoint)",
+            "dense weights are " + parts_.entry.dense + ", the self-attention cache is " +
+                parts_.entry.cache +
+                ", and the golden answers float32's: the exporter compared them with torch "
+                "(molkv verify --checkpoint)",
             false};
   }
 

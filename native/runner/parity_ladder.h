@@ -11,6 +11,7 @@
 
 #include "dense_graph.h"
 #include "golden.h"
+#include "manifest.h"
 #include "molkv_handles.h"
 
 namespace molkv::runner {
@@ -32,8 +33,8 @@ struct LadderParts {
   DenseGraph& graph;
   molkv_blob* blob;
   const molkv_tokenizer* tokenizer;
-  size_t chunk;       // the most tokens that prefill runs at once, where a rung does not say
-  std::string dense;  // precision of the graph's weights, as in the manifest
+  size_t chunk;        // the most tokens that prefill runs at once, where a rung does not say
+  BackendEntry entry;  // what the manifest says about the graph
 };
 
 // Climbs the rungs 1, 2, 4, 5 and 6 and hands out each as it is done. The golden logits and tokens

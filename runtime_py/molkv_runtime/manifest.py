@@ -15,6 +15,7 @@ __all__ = [
     "MANIFEST_FILE",
     "SCHEMA_VERSION",
     "BackendEntry",
+    "CachePrecision",
     "DensePrecision",
     "FileEntry",
     "LimitsEntry",
@@ -34,6 +35,9 @@ SCHEMA_VERSION = 1
 
 DensePrecision = Literal["fp32", "fp16", "int8", "int4", "palettized4"]
 """How a dense graph stores its weights. What each backend has: docs/graph.md, "Backends"."""
+
+CachePrecision = Literal["fp32", "fp16", "int8"]
+"""How a dense graph stores its self-attention cache."""
 
 EVALUATED = "MIL evaluated"
 """In the names of rungs whose Core ML graph was not run but evaluated op by op."""
@@ -106,6 +110,7 @@ class BackendEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         graph: the graph's file, or a folder whose files are listed one by one.
         dense: precision of its weights.
+        cache: precision of its self-attention cache.
         operators: operator sets, or single operators where a backend has no sets, with versions.
         delegates: libraries that parts of the graph were compiled for.
         limits: what the graph was compiled for; None where it takes any size.
@@ -114,10 +119,16 @@ class BackendEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     graph: str
     dense: DensePrecision
+    cache: CachePrecision
     operators: dict[str, int]
     delegates: list[str]
     limits: LimitsEntry | None
     compute_units: str | None
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether weights and cache are, so that tokens are those of golden.json."""
+        return self.dense == self.cache == "fp32"
 
 
 class TokenizerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -27,6 +27,7 @@ from molkv_export.backends.catalogue import BACKENDS
 from molkv_export.backends.lowered_graph import graph_properties
 from molkv_export.backends.onnx import required_operators, write_dense_graph
 from molkv_export.backends.onnx.expert_attention_function import INPUTS
+from molkv_export.backends.onnx.quantization import BITS, LARGEST_BLOCK
 from molkv_export.bundle import export
 from molkv_export.dense_graph import is_expert_table_tensor
 from molkv_export.expert_attention import reference_expert_attention
@@ -34,6 +35,7 @@ from molkv_export.expert_blob import SLICE_ROWS, row_geometry
 from molkv_export.golden import GREEDY_TOKENS
 from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case
 from molkv_export.plan import make_plan
+from molkv_export.rounded_ladder import LIMITS
 from molkv_export.verify import verify
 from molkv_model import PRESETS, ModelConfig
 from molkv_model.checkpoint import Checkpoint
@@ -44,7 +46,7 @@ from molkv_runtime.blob import RowBatch
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
 from molkv_runtime.golden import LOGITS_TOLERANCE, RELATIVE_LOGITS_TOLERANCE, Golden
-from molkv_runtime.manifest import LimitsEntry, Manifest, ModelEntry, ParityEntry
+from molkv_runtime.manifest import DensePrecision, LimitsEntry, Manifest, ModelEntry, ParityEntry
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 from molkv_runtime.window import ExpertWindow
@@ -375,10 +377,11 @@ def test_graph_is_as_documented(case: GraphCase, tmp_path: Path) -> None:
     letters = symbols(config) | {"K": config.num_key_value_heads}
     holding = facts(config, experts)
     plane = {"int8": "int8", "int4": "int8", "f16": "float16"}[experts]
+    dtypes = {"plane": plane, "cache": "float32"}
 
     def documented(heading: str) -> dict[str, tuple[str, list[int | str]]]:
         return {
-            layer_name: (plane if dtype == "plane" else dtype, shape(extents, letters))
+            layer_name: (dtypes.get(dtype, dtype), shape(extents, letters))
             for name, dtype, extents, condition in table(
                 GRAPH, heading, "type", "shape", "there if"
             )
@@ -394,7 +397,7 @@ def test_graph_is_as_documented(case: GraphCase, tmp_path: Path) -> None:
     assert list(properties) == always
     assert properties["molkv.identity"] == identity
     assert properties["molkv.experts"] == (experts if config.has_experts else "none")
-    assert properties["molkv.dense"] == "fp32"
+    assert properties["molkv.dense"] == properties["molkv.cache"] == "fp32"
     assert json.loads(properties["molkv.config"]) == config.to_json()
 
     check_operators(model, config)
@@ -412,7 +415,7 @@ def check_operators(model: onnx.ModelProto, config: ModelConfig) -> None:
     used = {(node.domain, node.op_type) for node in model.graph.node}
     assert {domain for domain, _ in used} == set(sets)
     microsoft = {operator for domain, operator in used if domain == "com.microsoft"}
-    named = set(sets["com.microsoft"][1].split(", "))
+    named = set(sets["com.microsoft"][1].split("; ")[0].split(", "))
     assert microsoft == named - ({"QuickGelu"} if config.feed_forward == "gelu" else set())
     newest = max(
         onnx.defs.get_schema(operator, 23).since_version for domain, operator in used if not domain
@@ -536,7 +539,9 @@ def test_backend_table_is_what_export_offers() -> None:
 def test_property_table_is_what_graphs_carry() -> None:
     documented = [row[0] for row in table(GRAPH, "property")]
     limits = LimitsEntry(chunk=1, context=1, cache_tokens=1, window=1)
-    made = graph_properties(MOLKV, identity="00", experts="int8", dense="fp32", limits=limits)
+    made = graph_properties(
+        MOLKV, identity="00", experts="int8", dense="fp32", cache="fp32", limits=limits
+    )
     assert documented == list(made)
 
 
@@ -558,6 +563,49 @@ def test_ladder_table_is_what_verify_climbs(exported: tuple[Checkpoint, Bundle])
     assert bundle.manifest.parity is not None
     check_rungs(bundle, bundle.manifest.parity, facts(MOLKV) | {"checkpoint"})
     check_rungs(bundle, verify(bundle), facts(MOLKV))
+
+
+def test_ladder_of_quantized_graphs(tmp_path: Path) -> None:
+    checkpoint = save_random(MOLKV, tmp_path / "checkpoint")
+    bundle = export(checkpoint.path, tmp_path / "bundle", dense="int8", cache="int8")
+    rows = {
+        name: (passes, limit)
+        for name, passes, limit, _ in table(GRAPH, "rung of a quantized graph")
+    }
+    assert bundle.manifest.parity is not None
+    rungs = [rung for rung in bundle.manifest.parity.rungs if rung.name[0] in "456"]
+    assert [rung.name for rung in rungs] == [name for name in rows if name[0] != "3"]
+    (used,) = [row[2] for row in table(GRAPH, "operator set") if row[0] == "com.microsoft"]
+    named = set(used.replace("; quantized also ", ", ").split(", "))
+    graph = onnx.load(bundle.graph_file("onnx"), load_external_data=False).graph
+    assert {node.op_type for node in graph.node if node.domain == "com.microsoft"} == named
+
+    precision = LIMITS["onnx"]["int8"]
+    by_precision = {
+        "5 logits: KL divergence": precision.nats,
+        "5 logits: same top-1": precision.same_top1,
+    }
+    tolerances = {case.logits_tolerance for case in bundle.load_golden().cases}
+    for rung in rungs:
+        passes, limit = rows[rung.name]
+        assert rung.at_least == (passes == "least")
+        if limit == "by precision":
+            assert rung.limit == by_precision[rung.name]
+        else:
+            factor = float(limit.split(" ")[0].replace(",", ""))
+            assert rung.limit in {factor * tolerance for tolerance in tolerances}
+
+
+def test_precision_tables_are_the_limits_and_the_blocks() -> None:
+    for dense, cache, nats, same, *_ in table(GRAPH, "--dense", "--cache"):
+        limits = LIMITS["onnx"][cast("DensePrecision", dense)]
+        assert (float(nats), float(same)) == (limits.nats, limits.same_top1)
+        assert cache in BACKENDS["onnx"].caches
+    blocks = {row[0]: (int(row[2]), float(row[3])) for row in table(GRAPH, "--dense", "a weight")}
+    assert blocks == {
+        dense: (block, round(BITS[dense] / 8 + 4 / block, 2))
+        for dense, block in LARGEST_BLOCK.items()
+    }
 
 
 def test_ladder_of_a_dense_model(tmp_path: Path) -> None:

@@ -182,4 +182,5 @@ def test_an_export_needs_the_planned_memory_at_every_vocabulary(tmp_path: Path) 
     for peak, planned in ((small, small_plan), (large, large_plan)):
         assert 0.7 * planned < peak < 1.1 * planned
     # Copies of the dense weights grow, nothing else: logits of all positions would be 200 MiB.
-    assert large - small < 4 * (large_dense - small_dense) + (24 << 20)
+    # What allocators keep differs from run to run, by up to 20 MiB on a busy machine.
+    assert large - small < 4 * (large_dense - small_dense) + (64 << 20)

@@ -38,6 +38,12 @@ BUNDLES = [
     ("mole-published", "f16"),
     ("dense", "int8"),
 ]
+# Precisions of the dense weights and of the self-attention cache.
+QUANTIZED = [
+    ("molkv+tokenizer", "int4", "int8"),
+    ("molkv", "fp32", "int8"),
+    ("dense", "int8", "fp32"),
+]
 PROMPT = list(range(3, 40))
 SAMPLING = SamplingConfig(temperature=0.9, top_k=30, top_p=0.97, min_p=0.01, seed=2**63 + 5)
 GREEDY = SamplingConfig()
@@ -105,6 +111,32 @@ def test_it_generates_the_ids_of_the_python_session(
     arguments = [*ids_argument(PROMPT), "--max-new-tokens", "48", *sampling_arguments(sampling)]
     generated = runner.json(folder, *arguments, "--chunk", "16")
     assert generated["ids"] == reference_ids(folder, PROMPT, sampling, 48)
+
+
+@pytest.mark.parametrize(("name", "dense", "cache"), QUANTIZED)
+def test_quantized_graphs_give_the_ids_of_the_python_session(
+    runner: Runner, bundle_of: BundleOf, name: str, dense: str, cache: str
+) -> None:
+    folder = bundle_of(name, dense=dense, cache=cache)
+    with Session(Bundle.open(folder), threads=1, chunk=16) as session:
+        tokens = [token.id for token in session.generate(PROMPT, max_new_tokens=40)]
+    arguments = [*ids_argument(PROMPT), "--max-new-tokens", "40", *sampling_arguments(GREEDY)]
+    assert runner.json(folder, *arguments, "--chunk", "16")["ids"] == tokens
+
+
+@pytest.mark.parametrize(("name", "dense", "cache"), QUANTIZED)
+def test_of_quantized_graphs_it_says_which_rungs_cannot_be_compared(
+    runner: Runner, bundle_of: BundleOf, name: str, dense: str, cache: str
+) -> None:
+    verdict = runner.json(bundle_of(name, dense=dense, cache=cache), "--golden")
+    assert verdict["passed"], verdict
+    assert "4 prefill in chunks" in [rung["name"] for rung in verdict["rungs"]]
+    others = {entry["name"]: entry["detail"] for entry in verdict["not_comparable"]}
+    assert list(others) == ["5 logits: recorded", "6 greedy tokens", "6 sampled tokens"]
+    assert all(
+        f"dense weights are {dense}, the self-attention cache is {cache}" in detail
+        for detail in others.values()
+    )
 
 
 def test_generation_ends_where_the_context_ends(runner: Runner, bundle_of: BundleOf) -> None:

@@ -43,6 +43,20 @@ def test_small_models_climb_the_parity_ladder(
     assert any(rung["name"] == "6 sampled tokens" for rung in verdict["rungs"])
 
 
+@pytest.mark.parametrize(("dense", "cache"), [("int4", "int8"), ("int8", "fp32")])
+def test_quantized_graphs_climb_what_can_be_compared(
+    runner: Runner, bundle_of: BundleOf, dense: str, cache: str
+) -> None:
+    verdict = runner.json(bundle_of("molkv+tokenizer", dense=dense, cache=cache), "--golden")
+    assert verdict["passed"], verdict
+    assert [rung["name"] for rung in verdict["rungs"]] == [
+        "1 row bytes: golden = reader",
+        "2 dequantized rows: golden = reader",
+        "4 prefill in chunks",
+        "6 tokenizer",
+    ]
+
+
 def test_it_generates_what_python_generates_here(runner: Runner, bundle_of: BundleOf) -> None:
     folder, prompt = bundle_of("molkv+tokenizer", "int8"), "The whale swam past the ship"
     sampling = SamplingConfig(temperature=0.9, top_k=30, seed=11)

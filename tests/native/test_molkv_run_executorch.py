@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from molkv_export.backends.executorch import parity
+from molkv_export import rounded_ladder
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
@@ -160,7 +160,11 @@ def test_quantized_rungs_have_the_tolerance_of_the_exporters_ladder() -> None:
         for line in (NATIVE / "runner" / "parity_ladder.cc").read_text().splitlines()
         if line.startswith("constexpr double kRoundedActivations")
     )
-    factors = {limits.tolerance_factor for limits in parity.LIMITS.values()}
+    factors = {
+        limits.tolerance_factor
+        for precisions in rounded_ladder.LIMITS.values()
+        for limits in precisions.values()
+    }
     assert factors == {float(line.split("=")[1].rstrip(";"))}
 
 

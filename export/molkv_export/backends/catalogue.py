@@ -9,20 +9,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from molkv_export.backends.lowered_graph import LoweredGraph
 from molkv_export.backends.quiet import quiet_libraries
+from molkv_export.cache_scales import CacheScales
 from molkv_export.errors import ExportError
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
-from molkv_runtime.manifest import DensePrecision
+from molkv_runtime.manifest import CachePrecision, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "check_model",
+    "choose_caches",
     "choose_precisions",
+    "stored_tensors",
     "write_dense_graph",
 ]
 
@@ -33,11 +40,13 @@ class Backend:
 
     Attributes:
         precisions: of the dense weights, its default first.
+        caches: precisions of the self-attention cache, its default first.
         packages: what it needs installed; the manifest's `producer` names their versions.
         extra: the extra of molkv that installs them.
     """
 
     precisions: tuple[DensePrecision, ...]
+    caches: tuple[CachePrecision, ...]
     packages: tuple[str, ...]
     extra: str
 
@@ -58,10 +67,15 @@ class Backend:
 
 
 BACKENDS: dict[str, Backend] = {
-    "onnx": Backend(("fp32",), ("onnx", "onnxruntime"), "export"),
-    "executorch": Backend(("fp32", "int8", "int4"), ("executorch", "torchao"), "executorch"),
+    "onnx": Backend(("fp32", "int8", "int4"), ("fp32", "int8"), ("onnx", "onnxruntime"), "export"),
+    "executorch": Backend(
+        ("fp32", "int8", "int4"), ("fp32",), ("executorch", "torchao"), "executorch"
+    ),
     "coreml": Backend(
-        ("fp16", "int8", "int4", "palettized4"), ("coremltools", "scikit-learn"), "coreml"
+        ("fp16", "int8", "int4", "palettized4"),
+        ("fp16",),
+        ("coremltools", "scikit-learn"),
+        "coreml",
     ),
 }
 
@@ -108,6 +122,33 @@ def _precision(name: str, wanted: str | None) -> DensePrecision:
     return found[0]
 
 
+def choose_caches(backends: Sequence[str], cache: str | None) -> dict[str, CachePrecision]:
+    """The precision of every backend's self-attention cache.
+
+    Args:
+        backends: names of distinct backends.
+        cache: for the backends that have it; None is every backend's default.
+
+    Raises:
+        ExportError: none of the backends has it.
+    """
+    chosen = {name: BACKENDS[name].caches[0] for name in backends}
+    if cache is None:
+        return chosen
+    wanted = {
+        name: precision
+        for name in backends
+        for precision in BACKENDS[name].caches
+        if precision == cache
+    }
+    if not wanted:
+        offered = [f"{name} has {', '.join(BACKENDS[name].caches)}" for name in backends]
+        raise ExportError(
+            f"cache is {cache!r}, which no exported backend has", fix="; ".join(offered)
+        )
+    return chosen | wanted
+
+
 def check_model(backend: str, config: ModelConfig, dense: DensePrecision) -> None:
     """Check before any work that a backend can take a model at a precision.
 
@@ -117,7 +158,7 @@ def check_model(backend: str, config: ModelConfig, dense: DensePrecision) -> Non
     if backend == "onnx":
         from molkv_export.backends.onnx import check_model as check_onnx
 
-        check_onnx(config)
+        check_onnx(config, dense)
     elif backend == "coreml":
         with quiet_libraries():
             from molkv_export.backends.coreml.compression import check_precision
@@ -132,6 +173,7 @@ def write_dense_graph(
     experts: ExpertPrecision,
     identity: str,
     dense: DensePrecision,
+    cache_scales: CacheScales | None = None,
 ) -> LoweredGraph:
     """Write a backend's dense graph.
 
@@ -142,6 +184,7 @@ def write_dense_graph(
         experts: how the window's rows are stored.
         identity: the checkpoint's, in hexadecimal; kept in the graph.
         dense: precision of the dense weights.
+        cache_scales: of an int8 self-attention cache, which only ONNX has.
 
     Raises:
         ExportError: the backend cannot represent the model.
@@ -157,4 +200,28 @@ def write_dense_graph(
             return package.write_dense_graph(checkpoint, folder, experts, identity, dense)
         from molkv_export.backends import onnx
 
-        return onnx.write_dense_graph(checkpoint, folder, experts, identity)
+        return onnx.write_dense_graph(checkpoint, folder, experts, identity, dense, cache_scales)
+
+
+def stored_tensors(
+    backend: str, checkpoint: Checkpoint, dense: DensePrecision
+) -> dict[str, Tensor]:
+    """The matrices that ONNX's or ExecuTorch's graph stores otherwise than the checkpoint.
+
+    Returns:
+        float32, by their checkpoint names.
+
+    Raises:
+        ExportError: what the backend quantizes with is not installed.
+    """
+    if dense == "fp32":
+        return {}
+    BACKENDS[backend].require_packages(backend)
+    with quiet_libraries():
+        if backend == "executorch":
+            from molkv_export.backends.executorch import stored_weights
+
+            return stored_weights.stored_tensors(checkpoint, dense)
+        from molkv_export.backends.onnx.stored_weights import stored_tensors as stored_by_onnx
+
+        return stored_by_onnx(checkpoint, dense)

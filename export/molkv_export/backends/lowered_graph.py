@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from molkv_model.config import ModelConfig
-from molkv_runtime.manifest import BackendEntry, DensePrecision, LimitsEntry
+from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision, LimitsEntry
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = ["LoweredGraph", "graph_properties"]
@@ -34,6 +34,7 @@ def graph_properties(
     identity: str,
     experts: ExpertPrecision,
     dense: DensePrecision,
+    cache: CachePrecision,
     limits: LimitsEntry | None = None,
 ) -> dict[str, str]:
     """The ``molkv.*`` properties that a graph carries (docs/graph.md, "The bundle").
@@ -43,12 +44,14 @@ def graph_properties(
         identity: the checkpoint's, in hexadecimal.
         experts: how the window's rows are stored, if there are any.
         dense: precision of the dense weights.
+        cache: precision of the self-attention cache.
         limits: what the graph is compiled for; None where it takes any size.
     """
     properties = {
         "molkv.identity": identity,
         "molkv.experts": experts if config.has_experts else "none",
         "molkv.dense": dense,
+        "molkv.cache": cache,
         "molkv.config": json.dumps(config.to_json()),
     }
     if limits is not None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from molkv_export.cli.console import facts_table, output_console, print_json, progress_bar, size
 from molkv_export.cli.options import (
+    CacheOption,
     DenseOption,
     ExpertsOption,
     ForceOption,
@@ -47,6 +48,7 @@ def export(
     ] = None,
     experts: ExpertsOption = "int8",
     dense: DenseOption = None,
+    cache: CacheOption = None,
     tokenizer: TokenizerOption = None,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
@@ -63,7 +65,7 @@ def export(
 
     backends = tuple(backend or ["onnx"])
     config = ExportConfig(
-        checkpoint, out, backends, experts, tokenizer, force, parse_precisions(dense)
+        checkpoint, out, backends, experts, tokenizer, force, parse_precisions(dense), cache
     )
     plan = make_plan(Checkpoint(checkpoint), experts, tokenizer, precisions=config.precisions)
     if dry_run:
@@ -82,6 +84,7 @@ def export(
             tokenizer=tokenizer,
             force=force,
             dense=config.precisions,
+            cache=cache,
             on_progress=passes.report,
         )
     parity = bundle.manifest.parity

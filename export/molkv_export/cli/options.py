@@ -7,13 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from molkv_runtime.experts_mode import RESIDENT_BYTES, ExpertsMode
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = [
     "BackendOption",
     "BundleArgument",
+    "CacheOption",
     "DenseOption",
     "EngineOption",
+    "ExpertsModeOption",
     "ExpertsOption",
     "ForceOption",
     "JsonOption",
@@ -52,17 +55,32 @@ EngineOption = Annotated[
         help="What runs beside the graph: the C++ core that phones run, or the NumPy reference."
     ),
 ]
+ExpertsModeOption = Annotated[
+    ExpertsMode,
+    typer.Option(
+        help="Where expert rows are: read from storage as they are needed, resident in memory, or "
+        f"auto: resident up to {RESIDENT_BYTES >> 20} MiB."
+    ),
+]
 TokenizerOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A tokenizer.json.", show_default="the checkpoint's"),
 ]
 ExpertsOption = Annotated[ExpertPrecision, typer.Option(help="Precision of the expert rows.")]
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Precision of the self-attention cache: fp32 or, for onnx, int8.",
+        show_default="fp32; coreml fp16",
+    ),
+]
 DenseOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[BACKEND=]NAME",
-        help="Precision of the dense weights: fp32 (onnx, executorch), fp16 (coreml), int8, int4 "
-        "(executorch, coreml), palettized4 (coreml). Repeat with BACKEND= for several backends.",
+        help="Precision of the dense weights: int8, int4, fp32 (onnx, executorch), fp16, "
+        "palettized4 (coreml). Repeat with BACKEND= for several backends.",
         show_default="fp32; coreml fp16",
     ),
 ]

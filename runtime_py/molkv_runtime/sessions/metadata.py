@@ -48,6 +48,7 @@ def check_metadata(
         "identity": (metadata.get("molkv.identity"), manifest.identity),
         "experts": (metadata.get("molkv.experts"), manifest.quantization.experts or "none"),
         "dense": (metadata.get("molkv.dense"), entry.dense),
+        "cache": (metadata.get("molkv.cache"), entry.cache),
     }
     if entry.limits is not None:
         stated = _record(metadata.get("molkv.limits"))

@@ -17,6 +17,8 @@ from molkv_runtime.sessions.metadata import check_metadata
 
 __all__ = ["OnnxGraph"]
 
+_CACHE_TYPES: dict[str, Any] = {"fp32": np.float32, "int8": np.int8}
+
 BACKEND = "onnx"
 
 
@@ -70,9 +72,14 @@ class OnnxGraph:
         check_metadata(
             file, self._session.get_modelmeta().custom_metadata_map, manifest, backend="onnx"
         )
+        cache = manifest.backends["onnx"].cache
+        if cache not in _CACHE_TYPES:
+            raise BundleError(
+                f"manifest.json: backends.onnx.cache is {cache}", fix="export with fp32 or int8"
+            )
         shape = (1, model.num_key_value_heads, model.max_position_embeddings, model.head_dim)
         self._cache = {
-            f"{kind}.{layer}": _tensor(np.zeros(shape, np.float32))
+            f"{kind}.{layer}": _tensor(np.zeros(shape, _CACHE_TYPES[cache]))
             for layer in range(model.num_hidden_layers)
             for kind in ("key", "value")
         }

@@ -90,7 +90,7 @@ def write_dense_graph(
         window=config.expert_window if config.has_experts else 0,
     )
     properties = graph_properties(
-        config, identity=identity, experts=experts, dense=dense, limits=limits
+        config, identity=identity, experts=experts, dense=dense, cache="fp16", limits=limits
     )
     properties["molkv.compute_units"] = COMPUTE_UNITS
     package = folder / PACKAGE
@@ -110,6 +110,7 @@ def write_dense_graph(
     entry = BackendEntry(
         graph=PACKAGE,
         dense=dense,
+        cache="fp16",
         operators=required_operators(),
         delegates=[],
         limits=limits,

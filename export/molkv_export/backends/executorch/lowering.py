@@ -60,7 +60,7 @@ def write_dense_graph(
         window=config.expert_window if config.has_experts else 0,
     )
     metadata = graph_properties(
-        config, identity=identity, experts=experts, dense=dense, limits=limits
+        config, identity=identity, experts=experts, dense=dense, cache="fp32", limits=limits
     )
     step = DecoderStep.from_checkpoint(checkpoint, experts)
     quantize(step, dense)
@@ -74,6 +74,7 @@ def write_dense_graph(
     entry = BackendEntry(
         graph=MODEL_FILE,
         dense=dense,
+        cache="fp32",
         operators=dict.fromkeys(sorted(operators), 1),
         delegates=sorted(delegates),
         limits=limits,

@@ -7,7 +7,9 @@ same model does not get back (docs/graph.md has the figures).
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,12 +28,15 @@ from molkv_export.backends.onnx.graph_builder import (
     OPSET,
     GraphBuilder,
 )
+from molkv_export.backends.onnx.matrices import BlockedMatrices, FloatMatrices, Matrices
+from molkv_export.backends.onnx.quantization import BlockScheme
+from molkv_export.cache_scales import CacheScales
 from molkv_export.errors import ExportError
 from molkv_export.expert_blob import row_geometry
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
-from molkv_runtime.manifest import BackendEntry
+from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
@@ -48,12 +53,15 @@ def required_operators(config: ModelConfig) -> dict[str, int]:
     return operators | {NAMESPACE_MOLKV: 1} if config.has_experts else operators
 
 
-def check_model(config: ModelConfig) -> None:
-    """Check that ONNX Runtime's operators can compute a model.
+def check_model(config: ModelConfig, dense: DensePrecision) -> None:
+    """Check that ONNX Runtime's operators can compute a model at a precision.
 
     Raises:
-        ExportError: the head size is one that its attention cannot rotate.
+        ExportError: the head size is one that its attention cannot rotate, or the hidden size one
+            that has no whole blocks.
     """
+    if dense != "fp32":
+        BlockScheme.of(config, dense)
     if config.head_dim % _ROTARY_MULTIPLE:
         raise ExportError(
             f"self-attention heads are {config.head_dim} wide "
@@ -64,7 +72,12 @@ def check_model(config: ModelConfig) -> None:
 
 
 def write_dense_graph(
-    checkpoint: Checkpoint, folder: Path, experts: ExpertPrecision, identity: str
+    checkpoint: Checkpoint,
+    folder: Path,
+    experts: ExpertPrecision,
+    identity: str,
+    dense: DensePrecision = "fp32",
+    cache_scales: CacheScales | None = None,
 ) -> LoweredGraph:
     """Write ``dense.onnx`` and ``dense.onnx.data``.
 
@@ -73,6 +86,8 @@ def write_dense_graph(
         folder: an existing folder.
         experts: how the window's rows are stored.
         identity: the checkpoint's, in hexadecimal; kept in the model's metadata.
+        dense: precision of the dense weights.
+        cache_scales: of an int8 self-attention cache; None keeps it in float32.
 
     Returns:
         the files written and the operators that they need.
@@ -81,9 +96,9 @@ def write_dense_graph(
         ExportError: the head size is one that ONNX Runtime's attention cannot rotate.
     """
     config = checkpoint.config
-    check_model(config)
+    check_model(config, dense)
     with GraphBuilder(folder / DATA_FILE) as graph:
-        _Decoder(graph, checkpoint, experts).build()
+        _Decoder(graph, checkpoint, experts, dense, cache_scales).build()
         functions = []
         if config.has_experts:
             quantized = experts != "f16"
@@ -96,14 +111,18 @@ def write_dense_graph(
                 int4_values=experts == "int4",
             )
             functions = [expert_attention_function(shape)]
-        metadata = graph_properties(config, identity=identity, experts=experts, dense="fp32")
+        cache: CachePrecision = "fp32" if cache_scales is None else "int8"
+        metadata = graph_properties(
+            config, identity=identity, experts=experts, dense=dense, cache=cache
+        )
         operators = required_operators(config)
         model = graph.model("molkv_dense_graph", functions, operators, metadata)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(folder / MODEL_FILE))
     entry = BackendEntry(
         graph=MODEL_FILE,
-        dense="fp32",
+        dense=dense,
+        cache=cache,
         operators=operators,
         delegates=[],
         limits=None,
@@ -116,12 +135,23 @@ class _Decoder:
     """Adds one model's nodes to a builder, top to bottom."""
 
     def __init__(
-        self, graph: GraphBuilder, checkpoint: Checkpoint, experts: ExpertPrecision
+        self,
+        graph: GraphBuilder,
+        checkpoint: Checkpoint,
+        experts: ExpertPrecision,
+        dense: DensePrecision,
+        cache_scales: CacheScales | None,
     ) -> None:
         self.graph = graph
         self.checkpoint = checkpoint
         self.config: ModelConfig = checkpoint.config
         self.experts = experts
+        self.cache_scales = cache_scales
+        self.matrices: Matrices = (
+            FloatMatrices(graph)
+            if dense == "fp32"
+            else BlockedMatrices(graph, BlockScheme.of(self.config, dense))
+        )
 
     def build(self) -> None:
         graph, config = self.graph, self.config
@@ -135,8 +165,10 @@ class _Decoder:
         graph.weight("rotary_cosine", cosine.numpy())
         graph.weight("rotary_sine", sine.numpy())
 
-        embedding = self._weight("model.embed_tokens.weight")
-        stream = graph.node("Gather", [embedding, input_ids], name="embed_tokens")
+        table = "model.embed_tokens.weight"
+        stream = self.matrices.lookup(
+            table, partial(self._array, table), input_ids, name="embed_tokens"
+        )
         x = self._norm(stream, "model.layers.0.input_layernorm.weight", name="layers.0.input_norm")
         for number in range(config.num_hidden_layers):
             attended = self._self_attention(number, x)
@@ -176,23 +208,25 @@ class _Decoder:
     def _self_attention(self, number: int, x: str) -> str:
         graph, config = self.graph, self.config
         prefix = f"model.layers.{number}.self_attn."
-        packed = np.concatenate(
-            [self._array(f"{prefix}{part}_proj.weight") for part in ("q", "k", "v")]
-        )
         name = f"layers.{number}.self_attn"
-        qkv = self._product(x, f"{prefix}qkv_proj.weight", packed, name=f"{name}.qkv_proj")
+        qkv = self.matrices.product(
+            x, f"{prefix}qkv_proj.weight", partial(self._packed, prefix), name=f"{name}.qkv_proj"
+        )
         heads, size = config.num_key_value_heads, config.head_dim
         cache_shape: list[int | str] = [1, heads, "cache_tokens", size]
+        cache_type = TensorProto.FLOAT if self.cache_scales is None else TensorProto.INT8
         caches = []
         for kind in ("key", "value"):
-            caches.append(graph.input(f"past_{kind}.{number}", TensorProto.FLOAT, cache_shape))
-            graph.output(f"present_{kind}.{number}", TensorProto.FLOAT, cache_shape)
+            caches.append(graph.input(f"past_{kind}.{number}", cache_type, cache_shape))
+            graph.output(f"present_{kind}.{number}", cache_type, cache_shape)
+        scales, attributes = self._cache_scales(number)
         mixed = graph.node(
             "GroupQueryAttention",
             [
                 *(qkv, "", ""),
                 *caches,
                 *("last_position", "total_sequence_length", "rotary_cosine", "rotary_sine"),
+                *scales,
             ],
             name=f"{name}.attention",
             outputs=[f"{name}.attention", f"present_key.{number}", f"present_value.{number}"],
@@ -200,8 +234,22 @@ class _Decoder:
             num_heads=config.num_attention_heads,
             kv_num_heads=heads,
             do_rotary=1,
+            **attributes,
         )
         return self._linear(mixed, f"{prefix}o_proj.weight", name=f"{name}.o_proj")
+
+    def _cache_scales(self, number: int) -> tuple[list[str], dict[str, Any]]:
+        """The inputs and attributes that make a layer's cache int8; none make it float32."""
+        scales = self.cache_scales
+        if scales is None:
+            return [], {}
+        names = [
+            self.graph.weight(f"layers.{number}.self_attn.{kind}_scale", plane[number : number + 1])
+            for kind, plane in (("key", scales.keys), ("value", scales.values))
+        ]
+        kinds = dict.fromkeys(("k_quant_type", "v_quant_type"), "PER_TENSOR")
+        # Positions, bias and sink, which are left out, come before the scales.
+        return ["", "", "", *names], {**kinds, "kv_cache_bit_width": 8}
 
     def _feed_forward(self, number: int, x: str) -> str:
         graph, prefix, name = self.graph, f"model.layers.{number}.mlp.", f"layers.{number}.mlp"
@@ -273,9 +321,8 @@ class _Decoder:
         graph, count = self.graph, self.config.num_experts
         weight = self._array(f"model.layers.{number}.experts.router.weight")
         # The op divides by sqrt(dk), and one-hot keys have dk = N.
-        scores = self._product(
-            x, f"layers.{number}.router", weight * np.float32(count**0.5), name=f"{name}.router"
-        )
+        scaled = graph.weight(f"layers.{number}.router", (weight * np.float32(count**0.5)).T)
+        scores = graph.node("MatMul", [x, scaled], name=f"{name}.router")
         shape = graph.weight("router_shape", np.array([-1, 1, count], np.int64))
         query = graph.node("Reshape", [scores, shape], name=f"{name}.query")
         dtype = np.float16 if self.experts == "f16" else np.int8
@@ -294,7 +341,7 @@ class _Decoder:
             [x, graph.weight("flat", np.array([-1, config.hidden_size], np.int64))],
             name="head.rows",
         )
-        logits = graph.node("Gemm", [flat, self._weight(name)], name="head", transB=1)
+        logits = self.matrices.head(flat, name, partial(self._array, name), name="head")
         batch = graph.weight("axis_0", np.array([0], np.int64))
         graph.node("Unsqueeze", [logits, batch], name="logits")
         graph.output("logits", TensorProto.FLOAT, [1, "logits_rows", config.vocab_size])
@@ -325,15 +372,18 @@ class _Decoder:
         return outputs[0], outputs[3]
 
     def _linear(self, x: str, weight: str, *, name: str) -> str:
-        return self._product(x, weight, self._array(weight), name=name)
-
-    def _product(self, x: str, weight: str, array: NDArray[np.float32], *, name: str) -> str:
-        return self.graph.node("MatMul", [x, self.graph.weight(weight, array.T)], name=name)
+        return self.matrices.product(x, weight, partial(self._array, weight), name=name)
 
     def _weight(self, name: str) -> str:
         if name in self.graph.initializers:
             return name
         return self.graph.weight(name, self._array(name))
+
+    def _packed(self, prefix: str) -> NDArray[np.float32]:
+        """The projections in front of self-attention, as one."""
+        return np.concatenate(
+            [self._array(f"{prefix}{part}_proj.weight") for part in ("q", "k", "v")]
+        )
 
     def _array(self, name: str) -> NDArray[np.float32]:
         array: NDArray[np.float32] = self.checkpoint.tensor(name).numpy()

@@ -86,6 +86,16 @@ class GraphBuilder:
         self.initializers[name] = tensor
         return name
 
+    def reshaped(self, name: str, shape: Sequence[int]) -> str:
+        """A constant's bytes once more, in another shape; nothing is written again."""
+        tensor = TensorProto()
+        tensor.CopyFrom(self.initializers[name])
+        tensor.name = f"{name}.{'x'.join(map(str, shape))}"
+        del tensor.dims[:]
+        tensor.dims.extend(shape)
+        self.initializers[tensor.name] = tensor
+        return tensor.name
+
     def node(
         self,
         operator: str,
