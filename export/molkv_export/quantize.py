@@ -109,6 +109,7 @@ def _int4(vectors: NDArray[np.float32]) -> Quantized:
 def _round_int4(groups: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
     # A group whose scale float16 rounds to zero becomes zeros.
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
-    rounded = groups * inverse
+    rounded: NDArray[np.float32] = groups * inverse
     np.rint(rounded, out=rounded)
-    return np.clip(rounded, _INT4_LEAST, _INT4_MOST, out=rounded)
+    np.clip(rounded, _INT4_LEAST, _INT4_MOST, out=rounded)
+    return rounded
