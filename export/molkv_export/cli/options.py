@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from molkv_runtime.errors import UsageError
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "JsonOption",
     "ThreadsOption",
     "TokenizerOption",
+    "read_text",
 ]
 
 MOST_THREADS = 1024
@@ -75,3 +77,19 @@ DenseOption = Annotated[
         show_default="fp32; coreml fp16",
     ),
 ]
+
+
+def read_text(file: Path) -> str:
+    """A file that an option names.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file}: byte {error.start} is not UTF-8", fix="convert the file to UTF-8"
+        ) from None
