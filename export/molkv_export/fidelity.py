@@ -13,7 +13,15 @@ from molkv_runtime.manifest import CachePrecision, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
-__all__ = ["Combination", "Fidelity", "Footprint", "as_json", "evaluation_json", "pareto_front"]
+__all__ = [
+    "Combination",
+    "Fidelity",
+    "Footprint",
+    "as_json",
+    "estimate_json",
+    "evaluation_json",
+    "pareto_front",
+]
 
 
 @dataclass(frozen=True)
@@ -137,16 +145,17 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     comparison = evaluation.comparison
     facts: dict[str, Any] = {
         "tokens": evaluation.tokens,
-        **_estimate("loss", evaluation.loss),
+        **estimate_json("loss", evaluation.loss),
         "perplexity": evaluation.perplexity,
         "perplexity_error": _known(evaluation.perplexity_error),
     }
     for name in ("kl_divergence", "same_top1"):
-        facts |= _estimate(name, None if comparison is None else getattr(comparison, name))
+        facts |= estimate_json(name, None if comparison is None else getattr(comparison, name))
     return facts
 
 
-def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+def estimate_json(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    """A mean and, under the name with ``_error`` added, its standard error; null if unknown."""
     if estimate is None:
         return {name: None, f"{name}_error": None}
     return {name: estimate.mean, f"{name}_error": _known(estimate.error)}

@@ -105,7 +105,7 @@ def _draw(axes: Axes, results: Sequence[Fidelity]) -> None:
             color="C0" if result in front else "C7",
             capsize=2,
             linestyle="none",
-            zorder=2,
+            zorder=3 if result in front else 2,
         )
     _label(axes, results)
     axes.margins(x=0.15, y=0.08)

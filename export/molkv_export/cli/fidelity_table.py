@@ -17,7 +17,7 @@ from molkv_export.divergence import BATCH, Estimate
 from molkv_export.evaluate import Evaluation
 from molkv_export.fidelity import Fidelity, as_json, evaluation_json, pareto_front
 
-__all__ = ["Report"]
+__all__ = ["Report", "shown_estimate"]
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def _cells(result: Fidelity, *, mark: bool) -> list[str]:
         _perplexity(result.evaluation),
     ]
     if (comparison := result.evaluation.comparison) is not None:
-        cells.append(_shown(comparison.kl_divergence, 1, 6))
-        cells.append(_shown(comparison.same_top1, 100, 2))
+        cells.append(shown_estimate(comparison.kl_divergence, 1, 6))
+        cells.append(shown_estimate(comparison.same_top1, 100, 2))
         cells.append("*" if mark else "")
     return cells
 
@@ -99,6 +99,7 @@ def _perplexity(evaluation: Evaluation) -> str:
     return f"{evaluation.perplexity:.3f} ± " + ("?" if error == float("inf") else f"{error:.3f}")
 
 
-def _shown(estimate: Estimate, factor: float, digits: int) -> str:
+def shown_estimate(estimate: Estimate, factor: float, digits: int) -> str:
+    """A mean with its standard error, both times `factor`."""
     error = "?" if estimate.error == float("inf") else f"{factor * estimate.error:.{digits}f}"
     return f"{factor * estimate.mean:.{digits}f} ± {error}"

@@ -17,6 +17,7 @@ __all__ = [
     "DenseOption",
     "EngineOption",
     "ExpertsOption",
+    "ExpertsOrAutoOption",
     "ForceOption",
     "JsonOption",
     "ThreadsOption",
@@ -60,6 +61,13 @@ TokenizerOption = Annotated[
     typer.Option(metavar="FILE", help="A tokenizer.json.", show_default="the checkpoint's"),
 ]
 ExpertsOption = Annotated[ExpertPrecision, typer.Option(help="Precision of the expert rows.")]
+ExpertsOrAutoOption = Annotated[
+    Literal[ExpertPrecision, "auto"],
+    typer.Option(
+        help="Precision of the expert rows; auto takes the smallest that stays under --max-kl on "
+        "the --calibration text."
+    ),
+]
 CacheOption = Annotated[
     str | None,
     typer.Option(
