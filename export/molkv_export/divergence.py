@@ -26,7 +26,7 @@ __all__ = [
 # A block is 2 MiB, and its float64 copies together about 20 MiB.
 _BLOCK_VALUES = 1 << 19
 
-BATCH = 32
+BATCH = 128
 """Neighbouring positions that count as one sample of a standard error (docs/fidelity.md)."""
 
 

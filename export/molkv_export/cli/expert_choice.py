@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from molkv_export.cli.console import progress_bar
-from molkv_export.cli.fidelity_table import shown_estimate
+from molkv_export.cli.fidelity_table import shown_nats, shown_percent
 from molkv_export.expert_choice import MAX_KL, ExpertChoice, ExpertTrial, choose_experts
 from molkv_export.fidelity import estimate_json
 
@@ -74,4 +74,4 @@ def _measured(trial: ExpertTrial) -> tuple[str, str]:
     if trial.comparison is None:
         return escape(trial.problem), ""
     nats, same = trial.comparison.kl_divergence, trial.comparison.same_top1
-    return shown_estimate(nats, 1, 6), shown_estimate(same, 100, 2)
+    return shown_nats(nats), shown_percent(same)

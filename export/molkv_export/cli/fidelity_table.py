@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ from molkv_export.divergence import BATCH, Estimate
 from molkv_export.evaluate import Evaluation
 from molkv_export.fidelity import Fidelity, as_json, evaluation_json, pareto_front
 
-__all__ = ["Report", "shown_estimate"]
+__all__ = ["Report", "shown_nats", "shown_percent"]
+
+_TINY_NATS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,27 @@ def _cells(result: Fidelity, *, mark: bool) -> list[str]:
         _perplexity(result.evaluation),
     ]
     if (comparison := result.evaluation.comparison) is not None:
-        cells.append(shown_estimate(comparison.kl_divergence, 1, 6))
-        cells.append(shown_estimate(comparison.same_top1, 100, 2))
+        cells.append(shown_nats(comparison.kl_divergence))
+        cells.append(shown_percent(comparison.same_top1))
         cells.append("*" if mark else "")
     return cells
 
 
+def shown_nats(estimate: Estimate) -> str:
+    """A KL divergence with its standard error; tiny ones in powers of ten."""
+    if estimate.mean < _TINY_NATS:
+        return f"{estimate.mean:.1e} ± {_error(estimate.error, '.1e')}"
+    return f"{estimate.mean:.6f} ± {_error(estimate.error, '.6f')}"
+
+
+def shown_percent(estimate: Estimate) -> str:
+    """A share with its standard error, in percent."""
+    return f"{100 * estimate.mean:.2f} ± {_error(100 * estimate.error, '.2f')}"
+
+
 def _perplexity(evaluation: Evaluation) -> str:
-    error = evaluation.perplexity_error
-    return f"{evaluation.perplexity:.3f} ± " + ("?" if error == float("inf") else f"{error:.3f}")
+    return f"{evaluation.perplexity:.3f} ± {_error(evaluation.perplexity_error, '.3f')}"
 
 
-def shown_estimate(estimate: Estimate, factor: float, digits: int) -> str:
-    """A mean with its standard error, both times `factor`."""
-    error = "?" if estimate.error == float("inf") else f"{factor * estimate.error:.{digits}f}"
-    return f"{factor * estimate.mean:.{digits}f} ± {error}"
+def _error(error: float, form: str) -> str:
+    return format(error, form) if math.isfinite(error) else "?"
