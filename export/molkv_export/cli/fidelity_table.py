@@ -20,7 +20,7 @@ from molkv_export.fidelity import Fidelity, as_json, evaluation_json, pareto_fro
 
 __all__ = ["Report", "shown_nats", "shown_percent"]
 
-_TINY_NATS = 1e-5
+_TINY_NATS = 1e-4
 
 
 @dataclass(frozen=True)
