@@ -14,6 +14,7 @@ from molkv_runtime.blob import ReadStats
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.engines import engine_named
 from molkv_runtime.errors import ContextLengthError, TokenIdError, TokenizerError
+from molkv_runtime.experts_mode import ExpertsMode, is_resident
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.sessions.graph import Graph, default_backend, open_graph
 from molkv_runtime.statistics import SessionStats
@@ -49,6 +50,9 @@ class Session:
             ``reference``, the readable NumPy code. Both give the same tokens.
         threads: of the graph; None chooses: one for a narrow model, else all cores.
         chunk: the most tokens that prefill runs at once; a graph may have a lower limit.
+        experts_mode: where expert rows are while the session runs: on ``storage``, read as they are
+            needed; ``resident``, all read at the start and kept in memory; ``auto``, resident if
+            the blob has at most `RESIDENT_BYTES`.
         graph: a loaded dense graph to run instead of the backend's own, such as Core ML's, which
             is no part of this package.
 
@@ -57,7 +61,8 @@ class Session:
         BlobFormatError: the expert blob breaks its format.
         TokenizerError: the tokenizer cannot be used.
         NativeLibraryError: the native library is missing; nothing else takes its place unasked.
-        UsageError: there is no such engine, or the backend's packages are not installed.
+        UsageError: there is no such engine or mode, the engine lacks the mode, or the backend's
+            packages are not installed.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Session:
         engine: str = "native",
         threads: int | None = None,
         chunk: int = DEFAULT_CHUNK,
+        experts_mode: ExpertsMode = "storage",
         graph: Graph | None = None,
     ) -> None:
         if chunk < 1:
@@ -77,14 +83,20 @@ class Session:
         self.context = self.model.max_position_embeddings
         self._engine = engine_named(engine)
         self.tokenizer = self._engine.open_tokenizer(bundle)
+        self.backend = backend or default_backend(bundle)
+        self.threads = threads or worthwhile_threads(self.model.hidden_size)
         self._graph = graph or open_graph(
             bundle,
-            backend or default_backend(bundle),
-            threads=threads or worthwhile_threads(self.model.hidden_size),
+            self.backend,
+            threads=self.threads,
             operator_library=self._engine.operator_library,
         )
         self.chunk = min(chunk, self.context, self._graph.chunk)
-        self._experts = self._engine.open_experts(bundle, self.chunk)
+        resident = is_resident(bundle, experts_mode)
+        self._experts = self._engine.open_experts(bundle, self.chunk, resident=resident)
+        self.experts_mode: ExpertsMode | None = None
+        if self._experts is not None:
+            self.experts_mode = "resident" if resident else "storage"
         self._stats = SessionStats()
         self._read_before = ReadStats()
         self._position = 0

@@ -17,7 +17,7 @@ from tests.bundle_changes import accept_changes
 from tests.cli.command import molkv
 from tests.small_models import write_checkpoint
 
-COMMANDS = ("demo", "train", "export", "inspect", "verify", "run", "eval")
+COMMANDS = ("demo", "train", "export", "inspect", "verify", "run", "eval", "bench")
 TEXT = "We the people of the United States ask the Congress for peace and commerce. " * 40
 
 

@@ -15,7 +15,7 @@ import typer
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from molkv_export.cli import demo, evaluate, export, inspect, run, train, verify
+from molkv_export.cli import bench, demo, evaluate, export, inspect, run, train, verify
 from molkv_export.cli.console import (
     OutputError,
     discard_output,
@@ -55,6 +55,7 @@ app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("run")(run.run)
 app.command("eval")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 
 
 @app.callback(invoke_without_command=True)

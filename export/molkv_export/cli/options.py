@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from molkv_runtime.errors import UsageError
+from molkv_runtime.experts_mode import RESIDENT_BYTES, ExpertsMode
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "CacheOption",
     "DenseOption",
     "EngineOption",
+    "ExpertsModeOption",
     "ExpertsOption",
     "ExpertsOrAutoOption",
     "ForceOption",
@@ -54,6 +56,13 @@ EngineOption = Annotated[
     Literal["native", "reference"],
     typer.Option(
         help="What runs beside the graph: the C++ core that phones run, or the NumPy reference."
+    ),
+]
+ExpertsModeOption = Annotated[
+    ExpertsMode,
+    typer.Option(
+        help="Where expert rows are: read from storage as they are needed, resident in memory, or "
+        f"auto: resident up to {RESIDENT_BYTES >> 20} MiB."
     ),
 ]
 TokenizerOption = Annotated[

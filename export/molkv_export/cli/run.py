@@ -14,6 +14,7 @@ from molkv_export.cli.options import (
     BackendOption,
     BundleArgument,
     EngineOption,
+    ExpertsModeOption,
     JsonOption,
     ThreadsOption,
 )
@@ -38,6 +39,7 @@ def run(
     top_p: Annotated[float, typer.Option(help="Keep the best tokens up to this mass.")] = 0.95,
     min_p: Annotated[float, typer.Option(help="Keep tokens above this share of the best.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the random generator.")] = 0,
+    experts_mode: ExpertsModeOption = "storage",
     engine: EngineOption = "native",
     backend: BackendOption = None,
     threads: ThreadsOption = None,
@@ -52,10 +54,17 @@ def run(
         raise UsageError("there is no prompt, or two", fix="give either --prompt or --ids")
     sampling = SamplingConfig(temperature, top_k, top_p, min_p, seed)
     with Session(
-        Bundle.open(bundle), backend=backend, engine=engine, threads=threads, chunk=chunk
+        Bundle.open(bundle),
+        backend=backend,
+        engine=engine,
+        threads=threads,
+        chunk=chunk,
+        experts_mode=experts_mode,
     ) as session:
         prompt_ids = _parse_ids(ids) if ids is not None else session.encode(checked_text(prompt))
         tokens = session.generate(prompt_ids, max_new_tokens=max_tokens, sampling=sampling)
+        if session.experts_mode is not None and not as_json:
+            error_console().print(f"experts: {session.experts_mode}, {_blob_size(session)}")
         if as_json:
             print_json(generation_json(tokens, session))
             return
@@ -112,6 +121,10 @@ def stats_table(session: Session) -> RenderableType:
         "expert window": size(session.window_bytes),
     }
     return facts_table("Statistics", facts)
+
+
+def _blob_size(session: Session) -> str:
+    return size(sum(file.stat().st_size for file in session.bundle.expert_files))
 
 
 def _parse_ids(text: str) -> list[int]:

@@ -112,8 +112,10 @@ class Engine(Protocol):
         """The op's kernel for ONNX Runtime; None runs the function inside the graph's file."""
         ...
 
-    def open_experts(self, bundle: Bundle, chunk: int) -> ExpertFeed | None:
-        """Opens the expert blob; None where the model has no experts."""
+    def open_experts(
+        self, bundle: Bundle, chunk: int, *, resident: bool = False
+    ) -> ExpertFeed | None:
+        """Opens the expert blob, perhaps into memory; None where the model has no experts."""
         ...
 
     def open_tokenizer(self, bundle: Bundle) -> TextCodec | None:

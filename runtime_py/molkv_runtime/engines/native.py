@@ -20,7 +20,7 @@ from molkv_runtime.native import (
     load_library,
     operator_library,
 )
-from molkv_runtime.native.blob import Prefetch
+from molkv_runtime.native.blob import BlobOptions, Prefetch
 from molkv_runtime.row_layout import LayerRows
 from molkv_runtime.sampler import SamplingConfig
 
@@ -38,12 +38,12 @@ class NativeEngine:
         self._library = load_library()
         self.operator_library: Path | None = operator_library()
 
-    def open_experts(self, bundle: Bundle, chunk: int) -> _Feed | None:
-        """Opens the expert blob; None where the model has no experts."""
+    def open_experts(self, bundle: Bundle, chunk: int, *, resident: bool = False) -> _Feed | None:
+        """Opens the expert blob, perhaps into memory; None where the model has no experts."""
         files = bundle.expert_files
         if not files:
             return None
-        blob = NativeBlob(files)
+        blob = NativeBlob(files, BlobOptions(resident=resident))
         try:
             bundle.check_experts(blob)
         except BundleError:

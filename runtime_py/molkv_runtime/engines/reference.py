@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from molkv_runtime.blob import Blob, ReadStats
 from molkv_runtime.bundle import Bundle
+from molkv_runtime.errors import UsageError
 from molkv_runtime.row_layout import LayerRows
 from molkv_runtime.sampler import Sampler, SamplingConfig
 from molkv_runtime.text import TextStream
@@ -24,8 +25,13 @@ class ReferenceEngine:
 
     operator_library: Path | None = None
 
-    def open_experts(self, bundle: Bundle, chunk: int) -> _Feed | None:
-        """Opens the expert blob; None where the model has no experts."""
+    def open_experts(self, bundle: Bundle, chunk: int, *, resident: bool = False) -> _Feed | None:
+        """Opens the expert blob, on storage; None where the model has no experts."""
+        if resident:
+            raise UsageError(
+                "engine reference reads expert rows from storage only",
+                fix="use the native engine, or experts_mode storage",
+            )
         blob = bundle.open_experts()
         return None if blob is None else _Feed(blob, bundle.manifest.model.expert_window, chunk)
 
