@@ -12,6 +12,7 @@ from molkv_export.evaluate import evaluate, open_predictor
 from molkv_export.expert_choice import MOST_TOKENS
 from molkv_export.expert_precisions import row_bytes, row_precisions
 from molkv_model.checkpoint import Checkpoint
+from molkv_model.embedded import tiny_checkpoint
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import TokenizerError, UsageError
 from molkv_runtime.session import Session
@@ -21,6 +22,25 @@ if TYPE_CHECKING:
     from tests.conftest import BundleOf, CheckpointOf
 
 TEXT = "The whale spoke to the Congress of the ship, and the President swam past. " * 8
+
+
+PROSE = Path(__file__).with_name("held_out_prose.txt").read_text(encoding="utf-8")
+# Nats a token, and share of the same best token.
+LIMITS = {"f16": (1e-6, 0.99), "int8": (0.001, 0.99), "int4": (0.02, 0.97)}
+
+
+def test_rows_of_the_embedded_model_predict_held_out_prose_as_its_networks_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tiny_checkpoint()
+    for precision in row_precisions(Checkpoint(path).config):
+        monkeypatch.setattr(expert_choice, "row_precisions", lambda _, only=precision: [only])
+        nats, same = LIMITS[precision]
+        choice = choose_experts(path, PROSE, max_kl=nats)
+        assert choice.tokens > 1000
+        (trial,) = choice.trials
+        assert trial.comparison is not None
+        assert trial.comparison.same_top1.mean >= same
 
 
 @pytest.mark.parametrize("kind", ["molkv", "molkv-key-gelu-untied", "mole"])
