@@ -57,6 +57,11 @@ def test_combinations_are_in_one_table_and_one_plot(
         assert column in header
     lines = [line for line in shown.splitlines() if re.match(r" *(int8|f16) ", line)]
     assert [line.split()[:3] for line in lines] == [name.split("/") for name in names]
+    narrow = molkv(*arguments, environment={"COLUMNS": "80"}).stdout
+    assert max(map(len, narrow.splitlines())) <= 80
+    figures = {f"{result['perplexity']:.3f}" for result in report["results"]}
+    figures |= {f"{result['bytes_per_token']:,}" for result in report["results"]}
+    assert all(figure in narrow for figure in figures)
     fronts = [result["pareto_front"] for result in report["results"]]
     assert [line.rstrip().endswith("*") for line in lines] == fronts
     assert True in fronts

@@ -21,6 +21,7 @@ from molkv_export.fidelity import Fidelity, as_json, evaluation_json, pareto_fro
 __all__ = ["Report", "shown_nats", "shown_percent"]
 
 _TINY_NATS = 1e-4
+_LEAST_WIDTHS = {"perplexity": 7, "KL divergence, nats": 8, "same top-1, %": 6, "read a token": 5}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Report:
         heading = f"{self.text}, {tokens:,} tokens scored"
         if self.reference is not None:
             heading += f"; {self.against} has perplexity {_perplexity(self.reference)}"
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         named = [str(result.combination) != result.name for result in self.results]
         texts = [*(["bundle"] if any(named) else []), "experts", "dense", "cache"]
         numbers = ["dense graph", "expert blob", "read a token", "perplexity"]
@@ -54,7 +55,8 @@ class Report:
         for column in texts:
             table.add_column(column, overflow="fold")
         for column in numbers:
-            table.add_column(column, justify="right")
+            # In a narrow terminal a figure goes on in the next line, and is never cut.
+            table.add_column(column, justify="right", min_width=_LEAST_WIDTHS.get(column))
         front = pareto_front(self.results)
         for result in self.results:
             cells = [escape(result.name)] if any(named) else []
@@ -62,7 +64,7 @@ class Report:
         notes = f"± is a standard error over batches of {BATCH} positions."
         if len(self.results) > 1 and self.against is not None:
             notes += " * no other is both smaller and closer."
-        title = Text(heading, style="bold", no_wrap=True, overflow="ignore")
+        title = Text(heading, style="bold", overflow="fold")
         return Group(title, table, Text(notes, style="dim"))
 
     def json(self) -> dict[str, Any]:
