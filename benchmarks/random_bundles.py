@@ -77,14 +77,14 @@ def write_checkpoint(config: ModelConfig, folder: Path) -> None:
 
 def write_blob(checkpoint_folder: Path, file: Path, experts: ExpertPrecision = "int8") -> None:
     """The expert blob, which all bundles of a checkpoint share."""
-    from molkv_export.expert_pass import ExpertPass
+    from molkv_export import expert_pass
     from molkv_model.checkpoint import Checkpoint
-    from molkv_model.ranks import Ranks
 
     checkpoint = Checkpoint(checkpoint_folder)
-    rows = ExpertPass(checkpoint, experts, checkpoint.identity(), Ranks())
     with TemporaryDirectory(dir=file.parent) as folder:
-        (written,) = rows.write(Path(folder), lambda _: None)
+        (written,) = expert_pass.write_blob(
+            checkpoint, Path(folder), experts, checkpoint.identity()
+        )
         written.replace(file)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "BATCH",
     "Comparison",
     "Divergence",
     "Estimate",
@@ -24,6 +25,9 @@ __all__ = [
 
 # A block is 2 MiB, and its float64 copies together about 20 MiB.
 _BLOCK_VALUES = 1 << 19
+
+BATCH = 128
+"""Neighbouring positions that count as one sample of a standard error (docs/fidelity.md)."""
 
 
 def block_rows(vocabulary_size: int) -> int:
@@ -36,9 +40,11 @@ class Estimate:
     """A mean over positions.
 
     Attributes:
-        mean: of the samples.
-        error: standard error of the mean, positions taken as independent.
-        count: samples.
+        mean: of the positions.
+        error: standard error of the mean, by batch means: neighbouring positions are alike, so
+            batches of `BATCH` of them are taken as independent, not the positions. Infinite where
+            there is one batch only.
+        count: positions.
     """
 
     mean: float
@@ -46,11 +52,28 @@ class Estimate:
     count: int
 
     @classmethod
-    def of(cls, samples: NDArray[np.float64]) -> Estimate:
-        """The estimate from single samples [count]."""
-        count = len(samples)
-        error = float(samples.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf
-        return cls(float(samples.mean()), error, count)
+    def of(cls, sequences: Sequence[NDArray[np.float64]]) -> Estimate:
+        """The estimate from the positions of sequences, float64 [count] each.
+
+        A sequence's last batch may be shorter, so the mean is a ratio of sums over batches, and
+        its error is that of the ratio, to first order.
+        """
+        starts = [np.arange(0, len(samples), BATCH) for samples in sequences]
+        sums = np.concatenate(
+            [np.add.reduceat(samples, at) for samples, at in zip(sequences, starts, strict=True)]
+        )
+        counts = np.concatenate(
+            [
+                np.diff(at, append=len(samples))
+                for samples, at in zip(sequences, starts, strict=True)
+            ]
+        )
+        batches, count = len(sums), int(counts.sum())
+        mean = float(sums.sum() / count)
+        if batches < 2:
+            return cls(mean, math.inf, count)
+        spread = float(np.square(sums - mean * counts).sum()) * batches / (batches - 1)
+        return cls(mean, math.sqrt(spread) / count, count)
 
 
 @dataclass(frozen=True)
@@ -59,6 +82,14 @@ class Divergence:
 
     nats: NDArray[np.float64]
     same_top1: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Divergence]) -> Divergence:
+        """Of a sequence, from consecutive blocks of it."""
+        return cls(
+            np.concatenate([block.nats for block in blocks]),
+            np.concatenate([block.same_top1 for block in blocks]),
+        )
 
 
 @dataclass(frozen=True)
@@ -70,10 +101,10 @@ class Comparison:
 
     @classmethod
     def of(cls, parts: Sequence[Divergence]) -> Comparison:
-        """The comparison over several sequences."""
+        """The comparison over several sequences, or parts of them."""
         return cls(
-            Estimate.of(np.concatenate([part.nats for part in parts])),
-            Estimate.of(np.concatenate([part.same_top1 for part in parts])),
+            Estimate.of([part.nats for part in parts]),
+            Estimate.of([part.same_top1 for part in parts]),
         )
 
 

@@ -22,7 +22,7 @@ from molkv_runtime.errors import UsageError
 from molkv_runtime.manifest import MANIFEST_FILE
 from molkv_runtime.session import Session
 
-__all__ = ["Evaluation", "Predictor", "evaluate", "open_predictor"]
+__all__ = ["Evaluation", "Predictor", "cut", "evaluate", "open_predictor", "score"]
 
 Predictor = Callable[[NDArray[np.int64], int], Iterator[NDArray[np.float32]]]
 """From the token ids of a new sequence, int64 [T], and a number of rows to blocks of its logits,
@@ -31,7 +31,7 @@ float32 [rows, V], the last perhaps shorter; a block may be overwritten by the n
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Quality of a bundle on a text.
+    """Quality of a model on a text.
 
     Attributes:
         tokens: predictions scored.
@@ -54,6 +54,20 @@ class Evaluation:
         return self.perplexity * self.loss.error
 
 
+def cut(token_ids: Sequence[int], context: int) -> list[NDArray[np.int64]]:
+    """A text as sequences of the context's length, the last perhaps shorter: int64 [T] each.
+
+    Raises:
+        UsageError: the text is shorter than two tokens.
+    """
+    ids = np.asarray(token_ids, np.int64)
+    pieces = [ids[first : first + context] for first in range(0, len(ids), context)]
+    pieces = [piece for piece in pieces if len(piece) > 1]
+    if not pieces:
+        raise UsageError(f"the text has {len(ids)} tokens", fix="give at least two")
+    return pieces
+
+
 def evaluate(
     session: Session,
     token_ids: Sequence[int],
@@ -72,32 +86,51 @@ def evaluate(
     Raises:
         UsageError: the text is shorter than two tokens, or the models' vocabularies differ.
     """
-    ids = np.asarray(token_ids, np.int64)
-    length = session.context
-    pieces = [ids[first : first + length] for first in range(0, len(ids), length)]
-    pieces = [piece for piece in pieces if len(piece) > 1]
-    if not pieces:
-        raise UsageError(f"the text has {len(ids)} tokens", fix="give at least two")
+    rows = min(block_rows(session.model.vocab_size), session.chunk)
+    pieces = cut(token_ids, session.context)
+    return score(_of_session(session), pieces, rows, against=against, on_tokens=on_tokens)
+
+
+def score(
+    predict: Predictor,
+    pieces: Sequence[NDArray[np.int64]],
+    rows: int,
+    *,
+    against: Predictor | None = None,
+    on_tokens: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Score sequences.
+
+    Args:
+        predict: the model to judge.
+        pieces: token ids of each sequence, int64 [T], T at least 2.
+        rows: positions whose logits are in memory at a time.
+        against: the model to compare with.
+        on_tokens: called with the number of tokens done since the last call.
+
+    Raises:
+        UsageError: the models' vocabularies differ.
+    """
     losses: list[NDArray[np.float64]] = []
     divergences: list[Divergence] = []
     for piece in pieces:
-        for loss, divergence in _scores(session, piece, against):
-            losses.append(loss)
-            if divergence is not None:
-                divergences.append(divergence)
+        blocks = list(_scores(predict, piece, rows, against))
+        losses.append(np.concatenate([loss for loss, _ in blocks]))
+        compared = [divergence for _, divergence in blocks if divergence is not None]
+        if compared:
+            divergences.append(Divergence.joined(compared))
         if on_tokens is not None:
             on_tokens(len(piece))
-    mean = Estimate.of(np.concatenate(losses))
-    return Evaluation(mean.count, mean, Comparison.of(divergences) if divergences else None)
+    loss = Estimate.of(losses)
+    return Evaluation(loss.count, loss, Comparison.of(divergences) if divergences else None)
 
 
 def _scores(
-    session: Session, ids: NDArray[np.int64], against: Predictor | None
+    predict: Predictor, ids: NDArray[np.int64], rows: int, against: Predictor | None
 ) -> Iterator[tuple[NDArray[np.float64], Divergence | None]]:
     """Losses and divergences of the positions that have a next token, in blocks."""
-    rows = min(block_rows(session.model.vocab_size), session.chunk)
     others = None if against is None else against(ids, rows)
-    for number, logits in enumerate(session.logits_blocks(ids, rows=rows)):
+    for number, logits in enumerate(predict(ids, rows)):
         other = None if others is None else next(others)
         if other is not None and other.shape != logits.shape:
             raise UsageError(
@@ -111,25 +144,21 @@ def _scores(
             yield loss, None if other is None else compare_logits(logits[:count], other[:count])
 
 
-def open_predictor(path: Path) -> Predictor:
-    """A model to compare with: a bundle, or a checkpoint (which needs the export extra)."""
-    if (path / MANIFEST_FILE).is_file():
-        session = Session(Bundle.open(path))
-        return lambda ids, rows: session.logits_blocks(ids, rows=rows)
-    import torch
-    from torch.nn import functional
+def open_predictor(path: Path, *, remember: bool = False) -> Predictor:
+    """A model to compare with: a bundle, or a checkpoint (which needs the export extra).
 
+    Args:
+        path: its folder.
+        remember: whether a checkpoint's model computes each sequence once only, at d floats of
+            memory for each position.
+    """
+    if (path / MANIFEST_FILE).is_file():
+        return _of_session(Session(Bundle.open(path)))
+    from molkv_export.trained_model import TrainedModel
     from molkv_model.checkpoint import load
 
-    model = load(path)
+    return TrainedModel(load(path), remember=remember)
 
-    def predict(ids: NDArray[np.int64], rows: int) -> Iterator[NDArray[np.float32]]:
-        # Of a batch of one: all but the head at once, the head in blocks.
-        with torch.no_grad():
-            hidden = model.hidden_states(torch.from_numpy(ids)[None])[0]
-        for first in range(0, len(ids), rows):
-            with torch.no_grad():
-                block = functional.linear(hidden[first : first + rows], model.head_weight)
-            yield block.numpy()
 
-    return predict
+def _of_session(session: Session) -> Predictor:
+    return lambda ids, rows: session.logits_blocks(ids, rows=rows)

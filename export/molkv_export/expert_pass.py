@@ -16,7 +16,7 @@ from molkv_model.checkpoint import Checkpoint
 from molkv_model.ranks import Ranks
 from molkv_runtime.row_geometry import ExpertPrecision
 
-__all__ = ["ExpertPass", "require_same_inputs", "wait_for_all"]
+__all__ = ["ExpertPass", "require_same_inputs", "wait_for_all", "write_blob"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,25 @@ class ExpertPass:
             journal.compact()
         done = journal.done()
         return [ids for ids in self._slices if (ids.start, ids.stop) not in done]
+
+
+def write_blob(
+    checkpoint: Checkpoint, folder: Path, experts: ExpertPrecision, identity: bytes
+) -> list[Path]:
+    """Write a blob alone, by this process.
+
+    Args:
+        checkpoint: one with experts.
+        folder: an existing folder without a blob.
+        experts: the rows' precision.
+        identity: the checkpoint's.
+
+    Returns:
+        its files.
+    """
+    files = ExpertPass(checkpoint, experts, identity, Ranks()).write(folder, lambda _: None)
+    Journal(folder).remove()
+    return files
 
 
 def require_same_inputs(identity: bytes, ranks: Ranks) -> None:

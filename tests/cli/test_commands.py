@@ -129,10 +129,11 @@ def test_eval_reports_int8_experts_within_their_limits_of_f16(bundle: Path, tmp_
     report = json.loads(
         molkv("eval", bundle, "--text", text, "--against", tmp_path / "f16", "--json").stdout
     )
-    assert report["kl_divergence"] <= 0.001
-    assert report["same_top1"] >= 0.99
-    assert report["tokens"] > 500
-    assert report["perplexity"] > 1
+    (result,) = report["results"]
+    assert result["kl_divergence"] <= 0.001
+    assert result["same_top1"] >= 0.99
+    assert result["tokens"] > 500
+    assert result["perplexity"] > 1
     against_checkpoint = molkv("eval", bundle, "--text", text, "--against", tiny_checkpoint())
     assert "±" in against_checkpoint.stdout
 

@@ -37,6 +37,7 @@ _EXTRAS = {
     "onnx": "export",
     "safetensors": "export",
     "ml_dtypes": "export",
+    "matplotlib": "plot",
 }
 
 app = typer.Typer(

@@ -19,10 +19,11 @@ from molkv_export.cli.console import facts_table, output_console, print_json, pr
 from molkv_export.cli.options import (
     CacheOption,
     DenseOption,
-    ExpertsOption,
+    ExpertsOrAutoOption,
     ForceOption,
     JsonOption,
     TokenizerOption,
+    read_text,
 )
 from molkv_export.cli.verify import print_verdict, verdict_json
 from molkv_runtime.errors import UsageError
@@ -57,7 +58,19 @@ def export(
             metavar="NAME", help="onnx, executorch or coreml; repeatable.", show_default="onnx"
         ),
     ] = None,
-    experts: ExpertsOption = "int8",
+    experts: ExpertsOrAutoOption = "int8",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="UTF-8 text for --experts auto, of the model's kind."),
+    ] = None,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS",
+            help="The most KL divergence a token that --experts auto accepts.",
+            show_default="0.01",
+        ),
+    ] = None,
     dense: DenseOption = None,
     cache: CacheOption = None,
     tokenizer: TokenizerOption = None,
@@ -79,27 +92,40 @@ def export(
     the work with no other option.
 
     Example: molkv export checkpoint --out bundle --backend onnx --experts int8
+
+    Example: molkv export checkpoint --out bundle --experts auto --calibration text.txt
     """
     from molkv_export.bundle import ExportConfig
     from molkv_export.bundle import export as run_export
+    from molkv_export.cli.expert_choice import choice_json, choice_table, choose
+    from molkv_export.output_folder import require_replaceable
     from molkv_export.plan import make_plan
     from molkv_model.checkpoint import Checkpoint
 
     backends = tuple(backend or ["onnx"])
+    precision = "int8" if experts == "auto" else experts
     config = ExportConfig(
         checkpoint,
         out,
         backends,
-        experts,
+        precision,
         tokenizer,
         force,
         parse_precisions(dense),
         cache,
         parse_size(shard_size),
     )
+    text = _calibration_text(experts, calibration, max_kl)
+    choice = None
+    if text is not None:
+        if not dry_run:
+            require_replaceable(out, force=force)
+        choice = choose(checkpoint, text, max_kl, tokenizer)
+        precision = choice.experts
+    chosen = {} if choice is None else {"experts": choice_json(choice)}
     plan = make_plan(
         Checkpoint(checkpoint),
-        experts,
+        precision,
         tokenizer,
         precisions=config.precisions,
         shard_size=config.shard_size,
@@ -109,8 +135,10 @@ def export(
         return
     if dry_run:
         if as_json:
-            print_json({"out": str(out), **dataclasses.asdict(plan)})
+            print_json({"out": str(out), **dataclasses.asdict(plan), **chosen})
         else:
+            if choice is not None:
+                output_console().print(choice_table(choice))
             output_console().print(plan_table(plan))
         return
     with progress_bar() as bar:
@@ -119,7 +147,7 @@ def export(
             checkpoint,
             out,
             backends,
-            experts,
+            precision,
             tokenizer=tokenizer,
             force=force,
             dense=config.precisions,
@@ -132,14 +160,37 @@ def export(
     if not first:
         return
     if as_json:
-        print_json(export_json(bundle, parity, passes.costs))
+        print_json({**export_json(bundle, parity, passes.costs), **chosen})
     else:
         console = output_console()
+        if choice is not None:
+            console.print(choice_table(choice))
         console.print(plan_table(plan, title=f"Exported {out}"))
         console.print(passes.table())
         print_verdict(parity)
     if not parity.passed:
         raise typer.Exit(1)
+
+
+def _calibration_text(experts: str, file: Path | None, max_kl: float | None) -> str | None:
+    """The text to choose the experts' precision by; None where it is given.
+
+    Raises:
+        UsageError: options are missing or mean nothing here, or the file cannot be read.
+    """
+    if experts == "auto":
+        if file is None:
+            raise UsageError(
+                "--experts auto needs a text to measure on", fix="name one with --calibration"
+            )
+        return read_text(file)
+    for name, value in (("--calibration", file), ("--max-kl", max_kl)):
+        if value is not None:
+            raise UsageError(
+                f"{name} is given, but --experts is {experts}",
+                fix="leave it out, or let molkv choose with --experts auto",
+            )
+    return None
 
 
 def parse_precisions(given: list[str] | None) -> str | dict[str, str] | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from molkv_runtime.errors import UsageError
 from molkv_runtime.experts_mode import RESIDENT_BYTES, ExpertsMode
 from molkv_runtime.row_geometry import ExpertPrecision
 
@@ -18,10 +19,12 @@ __all__ = [
     "EngineOption",
     "ExpertsModeOption",
     "ExpertsOption",
+    "ExpertsOrAutoOption",
     "ForceOption",
     "JsonOption",
     "ThreadsOption",
     "TokenizerOption",
+    "read_text",
 ]
 
 MOST_THREADS = 1024
@@ -67,6 +70,13 @@ TokenizerOption = Annotated[
     typer.Option(metavar="FILE", help="A tokenizer.json.", show_default="the checkpoint's"),
 ]
 ExpertsOption = Annotated[ExpertPrecision, typer.Option(help="Precision of the expert rows.")]
+ExpertsOrAutoOption = Annotated[
+    Literal[ExpertPrecision, "auto"],
+    typer.Option(
+        help="Precision of the expert rows; auto takes the smallest that stays under --max-kl on "
+        "the --calibration text."
+    ),
+]
 CacheOption = Annotated[
     str | None,
     typer.Option(
@@ -84,3 +94,19 @@ DenseOption = Annotated[
         show_default="fp32; coreml fp16",
     ),
 ]
+
+
+def read_text(file: Path) -> str:
+    """A file that an option names.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file}: byte {error.start} is not UTF-8", fix="convert the file to UTF-8"
+        ) from None
