@@ -118,8 +118,8 @@ def test_every_backend_has_its_own_precision_or_its_default() -> None:
         "executorch": "int8",
         "coreml": "fp16",
     }
-    with pytest.raises(ExportError, match=r"int8.*--dense onnx=fp32"):
-        choose_precisions(["executorch", "onnx"], "int8")
+    with pytest.raises(ExportError, match=r"fp16.*--dense onnx=fp32"):
+        choose_precisions(["executorch", "onnx"], "fp16")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,8 @@ def test_every_backend_has_its_own_precision_or_its_default() -> None:
         (["--dense", "executorch=int8", "--dense", "int4"], "once for each backend"),
         (["--dense", "executorch=int8", "--dense", "executorch=int4"], "once for each backend"),
         (["--dense", "executorch=int8"], "dense is given for executorch, which is not exported"),
-        (["--dense", "onnx=int4"], "dense is 'int4', which backend onnx does not have"),
+        (["--dense", "onnx=fp16"], "dense is 'fp16', which backend onnx does not have"),
+        (["--cache", "fp16"], "cache is 'fp16', which no exported backend has"),
         (["--dense", "=fp32"], "dense is given for "),
         (["--backend", "tflite"], "backend is 'tflite'"),
     ],

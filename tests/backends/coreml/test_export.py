@@ -156,7 +156,7 @@ def test_a_package_that_the_manifest_does_not_list_is_refused(
 @pytest.mark.parametrize(
     ("backends", "dense", "message"),
     [
-        (("onnx",), "int8", "'int8', which backend onnx does not have.*onnx has fp32"),
+        (("onnx",), "fp16", "'fp16', which backend onnx does not have.*onnx has fp32, int8, int4"),
         (("coreml",), "fp32", "coreml does not have.*fp16, int8, int4, palettized4"),
         (("onnx", "coreml"), "fp16", "backend onnx does not have"),
         (("coreml",), "int2", "dense is 'int2'"),

@@ -24,10 +24,10 @@ QUANTIZED = {"int8-weights": "int8", "int4-weights": "int4"}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backends": ["onnx"], "dense": "int4"}, "'int4', which backend onnx does not have"),
+        ({"backends": ["onnx"], "dense": "fp16"}, "'fp16', which backend onnx does not have"),
         (
-            {"backends": ["executorch", "onnx"], "dense": "int8"},
-            "'int8', which backend onnx does not have",
+            {"backends": ["onnx", "executorch"], "dense": "palettized4"},
+            "'palettized4', which backend onnx does not have",
         ),
         ({"backends": ["executorch"], "dense": "int2"}, "dense is 'int2'"),
         ({"backends": ["executorch", "executorch"]}, "name each once"),
