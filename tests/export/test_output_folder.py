@@ -467,7 +467,7 @@ def test_a_parent_that_cannot_be_made_is_named(checkpoint: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"experts": "int2"}, "experts is 'int2' .*int8, f16"),
+        ({"experts": "int2"}, "experts is 'int2' .*int8, int4, f16"),
         ({"backends": ["tensorrt"]}, "backend is 'tensorrt' .*onnx"),
         ({"backends": []}, "backends is .*name each once"),
         ({"backends": ["onnx", "onnx"]}, "backends is .*name each once"),
