@@ -119,7 +119,7 @@ def test_every_backend_has_its_own_precision_or_its_default() -> None:
         "coreml": "fp16",
     }
     with pytest.raises(ExportError, match=r"fp16.*--dense onnx=fp32"):
-        choose_precisions(["executorch", "onnx"], "fp16")
+        choose_precisions(["onnx", "executorch"], "fp16")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ EXIT_BROKEN_PIPE = 141
 _EXTRAS = {
     "torch": "export",
     "onnx": "export",
+    "onnx_ir": "export",
     "safetensors": "export",
     "ml_dtypes": "export",
     "matplotlib": "plot",
