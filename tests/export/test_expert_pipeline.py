@@ -238,8 +238,9 @@ def test_writing_rows_takes_the_memory_that_was_stated(
         check=True,
     )
     peak, planned = json.loads(result.stdout)
-    # Threads, and what torch loads when it is first used.
-    assert peak < planned + (24 << 20)
+    # Threads, what torch loads when it is first used, and what allocators keep: a busy machine has
+    # shown 28 MiB in all.
+    assert peak < planned + (48 << 20)
     weights = (checkpoint / "model.safetensors").stat().st_size
     if (layers, experts) == (8, 16):
         assert peak < weights / 2 + planned
