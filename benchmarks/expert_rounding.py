@@ -11,40 +11,28 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from molkv_export.divergence import Comparison, compare_logits
-from molkv_export.quantize import quantize
+from molkv_export.rounded_experts import Rounding, as_stored, round_vectors
 from molkv_model.checkpoint import load
 from molkv_model.embedded import tiny_checkpoint
 from molkv_model.modeling import LanguageModel
-from molkv_runtime.dequantize import dequantize
 from molkv_runtime.text import load_tokenizer
 
 Vectors = NDArray[np.float32]
-Rounding = Callable[[Vectors], Vectors]
 
 PROSE = Path(__file__).parents[1] / "tests" / "parity" / "held_out_prose.txt"
 
 
-def int8(vectors: Vectors) -> Vectors:
-    """As `molkv export --experts int8` rounds."""
-    quantized = quantize(vectors, "int8")
-    return dequantize(quantized.values, quantized.scales)
-
-
-def int4(vectors: Vectors) -> Vectors:
-    """As `molkv export --experts int4` rounds values."""
-    quantized = quantize(vectors, "int4")
-    return dequantize(quantized.values, quantized.scales)
+int8: Rounding = partial(as_stored, "int8")
+int4: Rounding = partial(as_stored, "int4")
 
 
 def int4_by(divisors: Sequence[float], group: int = 32) -> Rounding:
@@ -98,33 +86,6 @@ SCHEMES: dict[str, tuple[Rounding, Rounding]] = {
 }
 
 
-@contextmanager
-def replaced_tables(model: LanguageModel, keys: Rounding, values: Rounding) -> Iterator[None]:
-    """The model with its expert vectors rounded."""
-
-    def replace(experts: Any) -> None:
-        table = experts.table
-
-        def rounded(embeddings: Tensor) -> tuple[Tensor | None, Tensor]:
-            trained_keys, trained_values = table(embeddings)
-            mixed = torch.from_numpy(values(trained_values.numpy()))
-            if trained_keys is None:
-                return None, mixed
-            flat = keys(trained_keys.flatten(2).numpy())
-            return torch.from_numpy(flat).view(trained_keys.shape), mixed
-
-        experts.table = rounded
-
-    layers = [layer.experts for layer in model.model.layers]
-    for experts in layers:
-        replace(experts)
-    try:
-        yield
-    finally:
-        for experts in layers:
-            del experts.table  # type: ignore[union-attr]
-
-
 @torch.no_grad()
 def predict(model: LanguageModel, pieces: list[list[int]]) -> list[NDArray[np.float32]]:
     """Logits of every position, sequence by sequence."""
@@ -148,8 +109,8 @@ def main() -> None:
     print(f"{len(ids)} positions")
     print(f"{'scheme':36} {'KL divergence, nats':>24} {'same top-1, %':>16}")
     for name, (keys, values) in SCHEMES.items():
-        with replaced_tables(model, keys, values):
-            ours = predict(model, pieces)
+        round_vectors(model, keys, values)
+        ours = predict(model, pieces)
         found = Comparison.of([compare_logits(*pair) for pair in zip(ours, trained, strict=True)])
         nats, same = found.kl_divergence, found.same_top1
         print(

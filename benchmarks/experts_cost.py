@@ -40,12 +40,14 @@ from rich.progress import Progress
 
 from molkv_runtime import Bundle, Session
 from molkv_runtime.manifest import CachePrecision, DensePrecision
+from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.threads import available_cores
 
 MB = 1e6
 BASELINE = "no experts"
 STORED = ("warm", "cold")
 KINDS = (BASELINE, *STORED)
+PLANES = ("keys", "key_scales", "values", "value_scales")
 Step = Callable[[int], object]
 
 
@@ -207,9 +209,6 @@ def measure_eager(root: Path, load: Load, context: int) -> float:
     return statistics.median(seconds)
 
 
-PLANES = ("keys", "key_scales", "values", "value_scales")
-
-
 def measure_memory(bundle_folder: Path, threads: int) -> dict[str, int]:
     """In a child: the most that was ever resident, and the bytes of the expert window."""
     bundle = Bundle.open(bundle_folder, verify_checksums=False)
@@ -219,16 +218,6 @@ def measure_memory(bundle_folder: Path, threads: int) -> dict[str, int]:
         for token in ids[256:]:
             session.step(token)
         return {"peak_bytes": resident("VmHWM"), "window_bytes": session.window_bytes}
-
-
-def drop_from_page_cache(files: list[Path]) -> None:
-    """The files' pages, which are clean."""
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
 
 
 def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from molkv_export.blob_writer import BlobWriter
 from molkv_runtime.blob_header import BlobHeader
 from molkv_runtime.native import BlobOptions, NativeBlob
+from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.row_geometry import RowGeometry
 from molkv_runtime.row_layout import DataType, LayerRows, RowLayout
 
@@ -90,14 +91,9 @@ def write_blob(file: Path, row_bytes: int, rows: int) -> None:
             writer.write_rows(layout.pack([LayerRows(None, values, None, scales)] * LAYERS))
 
 
-def drop_from_page_cache(file: Path) -> None:
-    """Leaves none of a clean file in memory, and checks it."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+def drop(file: Path) -> None:
+    """Leaves none of a file in memory, and checks it."""
+    drop_from_page_cache([file])
     if (share := resident_share(file)) > 0.01:
         sys.exit(f"{file}: {share:.0%} stayed in the page cache (use a file system on a disk)")
 
@@ -205,7 +201,7 @@ def measure(
         for name in generator.permutation(list(candidates)).tolist():
             ids = generator.choice(total, question.rows, replace=False)
             if question.cold:
-                drop_from_page_cache(file)
+                drop(file)
             seconds[name].append(candidates[name](ids))
     return {name: statistics.median(values) for name, values in seconds.items()}
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from molkv_runtime.errors import UsageError
+from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.session import Session
 from molkv_runtime.threads import available_cores
 
@@ -219,7 +220,7 @@ class _Runner:
             self._totals[:] = 0
         for number in range(self._config.repetitions):
             if self._config.page_cache == "cold":
-                _drop_from_page_cache(self._session.bundle.expert_files)
+                drop_from_page_cache(self._session.bundle.expert_files)
                 yield self._run(1 + number)
             else:
                 yield self._run(0)
@@ -260,15 +261,6 @@ class _Runner:
 
 def _mean(figures: Iterator[float]) -> float:
     return statistics.fmean(figures)
-
-
-def _drop_from_page_cache(files: list[Path]) -> None:
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
 
 
 def _peak_resident() -> int:

@@ -166,6 +166,13 @@ def attacks() -> list[Attack]:
             (graph, "dense is int8", "the manifest says fp32"),
         ),
         Attack(
+            "graph-of-an-int8-cache",
+            lambda folder: _graph_metadata(folder, "molkv.cache", "int8"),
+            "session",
+            "BundleError",
+            (graph, "cache is int8", "the manifest says fp32"),
+        ),
+        Attack(
             "graph-is-no-onnx",
             lambda folder: _fixed_up(
                 folder, "dense.onnx", lambda file: file.write_bytes(b"not a graph")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from molkv_runtime.benchmark import BenchConfig, benchmark
 from molkv_runtime.bundle import Bundle
-from molkv_runtime.errors import UsageError
+from molkv_runtime.errors import MolkvError, UsageError
 from molkv_runtime.experts_mode import RESIDENT_BYTES
 from molkv_runtime.session import Session
 from tests.cli.command import molkv
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import BundleOf
 
 SMALL = ("--prompt", "16", "--generate", "8", "--depth", "0,32", "--repetitions", "3")
@@ -91,14 +95,24 @@ def test_a_test_that_the_context_has_no_room_for_is_skipped_and_named(bundle_of:
     assert document["skipped"] == ["pp90 @ d16"]
 
 
-def test_a_cold_page_cache_is_dropped_before_every_sample(bundle_of: BundleOf) -> None:
-    """The ids differ from sample to sample, and still every token reads its row."""
-    bundle = Bundle.open(bundle_of("molkv", "int8"))
-    config = BenchConfig((16,), (8,), (0,), repetitions=2, page_cache="cold")
-    with Session(bundle) as session:
-        cold = benchmark(session, config).to_json()
-    assert cold["page_cache"] == "cold"
-    assert all(result["bytes_read_per_token"] > 0 for result in cold["results"])
+@pytest.mark.parametrize(("page_cache", "drops"), [("cold", 6), ("warm", 0)])
+def test_a_cold_page_cache_is_dropped_before_every_sample(
+    bundle_of: BundleOf, page_cache: Any, drops: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advice: list[int] = []
+    advise = os.posix_fadvise
+
+    def count(descriptor: int, offset: int, length: int, advised: int) -> None:
+        advice.append(advised)
+        advise(descriptor, offset, length, advised)
+
+    config = BenchConfig((16,), (8,), (0,), repetitions=3, page_cache=page_cache)
+    with Session(Bundle.open(bundle_of("molkv", "int8"))) as session:
+        monkeypatch.setattr(os, "posix_fadvise", count)
+        report = benchmark(session, config).to_json()
+    assert advice == [os.POSIX_FADV_DONTNEED] * drops
+    assert report["page_cache"] == page_cache
+    assert all(result["bytes_read_per_token"] > 0 for result in report["results"])
 
 
 def test_a_dense_model_is_measured_without_lookup(bundle_of: BundleOf) -> None:
@@ -122,7 +136,7 @@ def test_what_cannot_be_measured_is_refused(
     assert message in molkv("bench", bundle_of("molkv"), *arguments, code=2).stderr
 
 
-def test_resident_experts_read_nothing_while_they_run(bundle_of: BundleOf) -> None:
+def test_the_mode_that_is_taken_is_printed(bundle_of: BundleOf) -> None:
     folder = bundle_of("molkv", "int8")
     modes = {}
     for mode in ("storage", "resident", "auto"):
@@ -139,9 +153,16 @@ def test_a_mode_that_does_not_exist_is_refused(bundle_of: BundleOf) -> None:
         Session(Bundle.open(bundle_of("molkv")), experts_mode=mode)
 
 
-def test_resident_and_stored_experts_give_the_same_tokens(bundle_of: BundleOf) -> None:
-    tokens = {}
-    for mode in ("storage", "resident"):
-        with Session(Bundle.open(bundle_of("molkv")), experts_mode=mode) as session:
-            tokens[mode] = [token.id for token in session.generate([5, 6, 7], max_new_tokens=24)]
-    assert tokens["storage"] == tokens["resident"]
+def test_resident_experts_read_nothing_while_they_run(bundle_of: BundleOf, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle_of("molkv"), folder)
+    with (
+        Session(Bundle.open(folder), experts_mode="storage") as stored,
+        Session(Bundle.open(folder), experts_mode="resident") as resident,
+    ):
+        expected = [token.id for token in stored.generate([5, 6, 7], max_new_tokens=24)]
+        stored.reset()
+        os.truncate(folder / "experts.molkv", 0)
+        assert [token.id for token in resident.generate([5, 6, 7], max_new_tokens=24)] == expected
+        with pytest.raises(MolkvError, match=r"experts\.molkv"):
+            list(stored.generate([5, 6, 7], max_new_tokens=24))

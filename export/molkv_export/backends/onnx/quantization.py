@@ -16,7 +16,7 @@ __all__ = ["BITS", "LARGEST_BLOCK", "SMALLEST_BLOCK", "BlockScheme", "BlockedMat
 
 BITS: dict[DensePrecision, int] = {"int8": 8, "int4": 4}
 LARGEST_BLOCK: dict[DensePrecision, int] = {"int8": 128, "int4": 64}
-"""Weights that share a scale. Larger blocks are faster and less exact: docs/graph.md."""
+"""Weights that share a scale. Larger blocks are smaller and less exact: docs/graph.md."""
 SMALLEST_BLOCK = 32
 
 
