@@ -30,8 +30,9 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from molkv_export.backends.onnx.op_model import op_model
 from molkv_export.expert_attention import reference_expert_attention
-from molkv_export.op_parity import OpCase, make_case, op_model
+from molkv_export.op_parity import OpCase, make_case
 from molkv_runtime.expert_attention import expert_attention
 from molkv_runtime.native import NativeAttention, NativeLibrary, operator_library
 from molkv_runtime.native.structures import AttentionInputs, Kernel

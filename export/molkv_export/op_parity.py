@@ -7,25 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 
-from molkv_export.backends.onnx.expert_attention_function import (
-    INPUTS,
-    OPERATOR,
-    ExpertAttentionShape,
-    expert_attention_function,
-)
-from molkv_export.backends.onnx.graph_builder import NAMESPACE_MOLKV, OPSET
+from molkv_export.backends.onnx.op_model import Surroundings, run_function, run_operator
 from molkv_export.backends.quiet import quiet_libraries
 from molkv_export.expert_attention import reference_expert_attention
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
-from molkv_runtime.native import NativeAttention, operator_library
+from molkv_runtime.native import NativeAttention
 from molkv_runtime.native.structures import Kernel
-from molkv_runtime.onnx_runtime import onnxruntime
 from molkv_runtime.row_geometry import INT4_GROUP, DataType, RowGeometry
 from molkv_runtime.row_layout import LayerRows
 
@@ -36,12 +27,9 @@ __all__ = [
     "OpParity",
     "backend_kernels",
     "compare_implementations",
+    "graph_nodes",
     "make_case",
-    "op_model",
     "op_parity",
-    "run_function",
-    "run_op_model",
-    "run_operator",
 ]
 
 # Relative to the largest output; float32 sums in another order measure 1e-6.
@@ -85,6 +73,7 @@ class OpCase:
 
 
 Implementation = Callable[[OpCase], "NDArray[np.float32]"]
+GraphNode = Callable[[OpCase, Surroundings], "NDArray[np.float32]"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +137,9 @@ def op_parity(bundle: Bundle, backend: str = "onnx") -> Iterator[OpParity]:
         backend: whose own implementations are among them.
     """
     window = bundle.manifest.model.expert_window
-    return compare_implementations(bundle.row_geometry(), window, backend_kernels(backend))
+    return compare_implementations(
+        bundle.row_geometry(), window, backend_kernels(backend), graph_nodes(backend)
+    )
 
 
 def backend_kernels(backend: str) -> Mapping[str, Implementation]:
@@ -161,8 +152,18 @@ def backend_kernels(backend: str) -> Mapping[str, Implementation]:
     return {"operator in ONNX Runtime": run_operator, "stock ONNX Runtime": run_function}
 
 
+def graph_nodes(backend: str) -> Mapping[str, GraphNode]:
+    """Those of a backend's implementations that compute more than the op, by name."""
+    if backend == "executorch":
+        return {}
+    return {"operator in ONNX Runtime": run_operator, "stock ONNX Runtime": run_function}
+
+
 def compare_implementations(
-    geometry: RowGeometry, window: int, kernels: Mapping[str, Implementation]
+    geometry: RowGeometry,
+    window: int,
+    kernels: Mapping[str, Implementation],
+    nodes: Mapping[str, GraphNode],
 ) -> Iterator[OpParity]:
     """Compare the implementations on one token, on several, and on a window with padding.
 
@@ -170,6 +171,7 @@ def compare_implementations(
         geometry: of the rows.
         window: W.
         kernels: implementations beside torch's, NumPy's and the native core's, by name.
+        nodes: implementations that also normalise the query and add to the output, by name.
     """
     tokens = 5
     cases = [
@@ -189,7 +191,16 @@ def compare_implementations(
     yield _kernels(worst)
     for name, kernel in kernels.items():
         yield OpParity(f"{name} = NumPy", worst(kernel))
+    for name, node in nodes.items():
+        difference = max(_node_difference(case, node) for case in cases)
+        yield OpParity(f"{name}, with norm and sum = NumPy", difference)
     yield OpParity("a wrong formula differs", worst(_wrong), must_differ=True)
+
+
+def _node_difference(case: OpCase, node: GraphNode) -> float:
+    around = Surroundings.random(case)
+    expected = _numpy(around.inside(case)) + around.added
+    return float(np.abs(node(case, around) - expected).max() / np.abs(expected).max())
 
 
 def _kernels(worst: Callable[[Implementation], float]) -> OpParity:
@@ -205,70 +216,6 @@ def _kernels(worst: Callable[[Implementation], float]) -> OpParity:
     names = ", ".join(attention.name(kernel) for kernel in kernels)
     difference = max(worst(attend(kernel)) for kernel in kernels)
     return OpParity("native kernels = NumPy", difference, detail=f"relative; {names}")
-
-
-def op_model(case: OpCase) -> onnx.ModelProto:
-    """An ONNX model of one node, the op, with the shapes of a case and the op's function."""
-    feeds = case.given
-    shape = ExpertAttentionShape(
-        heads=case.query.shape[1],
-        key_size=case.query.shape[2],
-        window=case.age_bias.shape[2],
-        has_key_scales=case.rows.key_scales is not None,
-        has_value_scales=case.rows.value_scales is not None,
-        int4_values=case.rows.values.dtype == np.uint8,
-    )
-    node = helper.make_node(
-        OPERATOR,
-        [name if name in feeds else "" for name in INPUTS],
-        ["output"],
-        domain=NAMESPACE_MOLKV,
-    )
-    inputs = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
-        )
-        for name, value in feeds.items()
-    ]
-    shape_out = [case.query.shape[0], case.value_size]
-    output = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, shape_out)
-    operators = [helper.make_opsetid("", OPSET), helper.make_opsetid(NAMESPACE_MOLKV, 1)]
-    return helper.make_model(
-        helper.make_graph([node], "expert_attention", inputs, [output]),
-        functions=[expert_attention_function(shape)],
-        opset_imports=operators,
-        ir_version=helper.find_min_ir_version_for(operators, ignore_unknown=True),
-    )
-
-
-def run_op_model(case: OpCase, options: Any = None) -> NDArray[np.float32]:
-    """Run `op_model` on ONNX Runtime.
-
-    Args:
-        case: the inputs.
-        options: `onnxruntime.SessionOptions`, perhaps with a library of kernels registered; None
-            is a stock ONNX Runtime, which runs the op's function.
-
-    Returns:
-        float32 [T, d].
-    """
-    session = onnxruntime.InferenceSession(
-        op_model(case).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    result: NDArray[np.float32] = session.run(None, case.given)[0]
-    return result
-
-
-def run_operator(case: OpCase) -> NDArray[np.float32]:
-    """Run the native operator on ONNX Runtime: float32 [T, d]."""
-    options = onnxruntime.SessionOptions()
-    options.register_custom_ops_library(str(operator_library()))
-    return run_op_model(case, options)
-
-
-def run_function(case: OpCase) -> NDArray[np.float32]:
-    """Run the op's ONNX function on a stock ONNX Runtime; float32 [T, d]."""
-    return run_op_model(case)
 
 
 def _numpy(case: OpCase) -> NDArray[np.float32]:

@@ -3,9 +3,11 @@
 // model's own function of the same name.
 
 #include <climits>
+#include <cmath>
 #include <cstdint>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "error.h"
 #include "molkv/molkv.h"
@@ -24,12 +26,19 @@ enum Input : size_t {
   kValueScales,
   kAgeBias,
   kStart,
+  kQueryNorm,
+  kAdded,
   kInputCount,
 };
 
 constexpr const char* kInputNames[kInputCount] = {
-    "query", "keys", "key_scales", "values", "value_scales", "age_bias", "start",
+    "query",    "keys",  "key_scales", "values", "value_scales",
+    "age_bias", "start", "query_norm", "added",
 };
+
+bool IsOptional(size_t input) {
+  return input == kKeyScales || input == kValueScales || input == kQueryNorm || input == kAdded;
+}
 
 // A failure that ONNX Runtime reported.
 struct Failure {
@@ -154,13 +163,23 @@ molkv_attention_inputs MakeInputs(const Tensor (&tensors)[kInputCount]) {
   const Tensor& values = tensors[kValues];
   const Tensor& bias = tensors[kAgeBias];
   for (Input input : {kQuery, kValues, kAgeBias}) CheckRank(tensors[input], input);
+  if (query.dimensions[0] != 1) {
+    Refuse(kQuery,
+           "has the shape " + ShapeText(query.dimensions, query.rank) + " (the first of it is 1)");
+  }
 
   molkv_attention_inputs inputs = {};
   inputs.struct_size = sizeof(inputs);
   inputs.kernel = MOLKV_KERNEL_BEST;
-  inputs.tokens = Size(query, kQuery, 0);
-  inputs.heads = Size(query, kQuery, 1);
-  inputs.key_size = Size(query, kQuery, 2);
+  inputs.tokens = Size(query, kQuery, 1);
+  inputs.heads = Size(bias, kAgeBias, 0);
+  const uint32_t width = Size(query, kQuery, 2);
+  if (width % inputs.heads != 0) {
+    Refuse(kQuery, "has the shape " + ShapeText(query.dimensions, query.rank) +
+                       " (the last of it is a multiple of the heads of age_bias, " +
+                       std::to_string(inputs.heads) + ")");
+  }
+  inputs.key_size = width / inputs.heads;
   inputs.rows = Size(values, kValues, 0);
   inputs.experts = Size(values, kValues, 1);
   inputs.key_dtype = DataType(tensors[kKeys], kKeys);
@@ -184,6 +203,26 @@ molkv_attention_inputs MakeInputs(const Tensor (&tensors)[kInputCount]) {
   inputs.value_scales = tensors[kValueScales].data;
   inputs.age_bias = static_cast<const float*>(bias.data);
   return inputs;
+}
+
+// Query vectors as in the graph, normalised: [tokens, heads, key_size].
+std::vector<float> Normalized(const molkv_attention_inputs& inputs, const Tensor& weights,
+                              float epsilon) {
+  CheckShape(weights, kQueryNorm, {inputs.key_size});
+  const auto* weight = static_cast<const float*>(weights.data);
+  const size_t size = inputs.key_size;
+  std::vector<float> normalized(size_t{inputs.tokens} * inputs.heads * size);
+  for (size_t first = 0; first < normalized.size(); first += size) {
+    const float* vector = inputs.query + first;
+    constexpr size_t kSums = 8;  // which a compiler may add up at once
+    float sums[kSums] = {};
+    for (size_t i = 0; i < size; ++i) sums[i % kSums] += vector[i] * vector[i];
+    float sum = 0;
+    for (const float part : sums) sum += part;
+    const float factor = 1.0f / std::sqrt(sum / static_cast<float>(size) + epsilon);
+    for (size_t i = 0; i < size; ++i) normalized[first + i] = vector[i] * factor * weight[i];
+  }
+  return normalized;
 }
 
 struct Pool {
@@ -210,22 +249,47 @@ void ParallelFor(void* pool, size_t count, void (*work)(void*, size_t, size_t), 
   }
 }
 
-void Compute(const OrtApi& api, OrtKernelContext* context) {
+struct Kernel {
+  const OrtApi& api;
+  float epsilon;  // of the query's norm
+};
+
+void Compute(const Kernel& kernel, OrtKernelContext* context) {
+  const OrtApi& api = kernel.api;
   Tensor tensors[kInputCount];
   for (size_t i = 0; i < kInputCount; ++i) {
     tensors[i] = ReadInput(api, context, static_cast<Input>(i));
   }
-  const molkv_attention_inputs inputs = MakeInputs(tensors);
-  const int64_t shape[] = {inputs.tokens, inputs.value_size};
+  molkv_attention_inputs inputs = MakeInputs(tensors);
+  std::vector<float> normalized;
+  if (tensors[kQueryNorm].data != nullptr) {
+    normalized = Normalized(inputs, tensors[kQueryNorm], kernel.epsilon);
+    inputs.query = normalized.data();
+  }
+  const int64_t shape[] = {1, inputs.tokens, inputs.value_size};
+  const Tensor& added = tensors[kAdded];
+  if (added.data != nullptr) CheckShape(added, kAdded, {1, inputs.tokens, inputs.value_size});
   OrtValue* value = nullptr;
-  Check(api.KernelContext_GetOutput(context, 0, shape, 2, &value));
-  void* output = nullptr;
-  Check(api.GetTensorMutableData(value, &output));
+  Check(api.KernelContext_GetOutput(context, 0, shape, 3, &value));
+  void* data = nullptr;
+  Check(api.GetTensorMutableData(value, &data));
+  auto* output = static_cast<float*>(data);
   Pool pool = {api, context};
   molkv_error error;
-  const molkv_status status =
-      molkv_attention(&inputs, static_cast<float*>(output), nullptr, ParallelFor, &pool, &error);
+  const molkv_status status = molkv_attention(&inputs, output, nullptr, ParallelFor, &pool, &error);
   if (status != MOLKV_OK) throw Error(status, error.message);
+  if (added.data == nullptr) return;
+  const auto* other = static_cast<const float*>(added.data);
+  const size_t elements = size_t{inputs.tokens} * inputs.value_size;
+  for (size_t i = 0; i < elements; ++i) output[i] += other[i];
+}
+
+float ReadEpsilon(const OrtApi& api, const OrtKernelInfo* info) {
+  float epsilon = 0;
+  if (OrtStatus* status = api.KernelInfoGetAttribute_float(info, "epsilon", &epsilon)) {
+    api.ReleaseStatus(status);  // there is none, and no norm then
+  }
+  return epsilon;
 }
 
 // Runs the body of a callback and turns what it throws into a status.
@@ -244,10 +308,6 @@ OrtStatus* GuardStatus(const OrtApi& api, const Body& body) noexcept {
   }
 }
 
-struct Kernel {
-  const OrtApi& api;
-};
-
 OrtCustomOp MakeOp() {
   OrtCustomOp op = {};
   op.version = kApiVersion;
@@ -261,8 +321,7 @@ OrtCustomOp MakeOp() {
                        : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   };
   op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
-    const bool optional = index == kKeyScales || index == kValueScales;
-    return optional ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+    return IsOptional(index) ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
   };
   op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
   op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
@@ -274,13 +333,13 @@ OrtCustomOp MakeOp() {
   op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 1; };
   op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
   op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
-  op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo*,
+  op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info,
                          void** kernel) {
-    return GuardStatus(*api, [&] { *kernel = new Kernel{*api}; });
+    return GuardStatus(*api, [&] { *kernel = new Kernel{*api, ReadEpsilon(*api, info)}; });
   };
-  op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
-    const OrtApi& api = static_cast<const Kernel*>(kernel)->api;
-    return GuardStatus(api, [&] { Compute(api, context); });
+  op.KernelComputeV2 = [](void* data, OrtKernelContext* context) {
+    const auto& kernel = *static_cast<const Kernel*>(data);
+    return GuardStatus(kernel.api, [&] { Compute(kernel, context); });
   };
   op.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
   return op;

@@ -112,7 +112,10 @@ struct OrtApi {
   OrtStatus* (*AllocatorFree)(OrtAllocator* allocator, void* memory);
   Unused unused_77[1];
   OrtStatus* (*GetAllocatorWithDefaultOptions)(OrtAllocator** allocator);
-  Unused unused_79[11];
+  Unused unused_79[6];
+  OrtStatus* (*KernelInfoGetAttribute_float)(const OrtKernelInfo* info, const char* name,
+                                             float* value);
+  Unused unused_86[4];
   OrtStatus* (*KernelContext_GetInput)(const OrtKernelContext* context, size_t index,
                                        const OrtValue** value);
   OrtStatus* (*KernelContext_GetOutput)(OrtKernelContext* context, size_t index,

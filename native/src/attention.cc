@@ -13,7 +13,7 @@ namespace molkv {
 namespace {
 
 // Calls with less work than this (multiplications) take about as long as waking another thread.
-constexpr uint64_t kParallelWork = 1u << 19;
+constexpr uint64_t kParallelWork = 1u << 17;
 
 // Most parts that a call is cut into for threads; each has scratch memory of its own.
 constexpr size_t kMostParts = 16;

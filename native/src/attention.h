@@ -68,8 +68,8 @@ static inline TileScratch TileScratchOf(const AttentionCall& call) {
   scratch.query = 2 * ((inputs.key_size + kScratchPadding - 1) / kScratchPadding * kScratchPadding);
   // One vector more than the pairs: kernels round up from any pair, not only from the first.
   scratch.scores = (pairs / kScratchPadding + 2) * kScratchPadding;
-  scratch.total =
-      kTokenBlock * static_cast<size_t>(inputs.heads) * (scratch.query + scratch.scores);
+  const size_t tokens = inputs.tokens < kTokenBlock ? inputs.tokens : kTokenBlock;
+  scratch.total = tokens * inputs.heads * (scratch.query + scratch.scores);
   return scratch;
 }
 

@@ -299,16 +299,26 @@ class Tile {
     });
   }
 
-  // Asks for one head's share of some vectors of a plane. They lie one behind the other, but a
-  // group of them is read in strips, which the processor does not recognise as a stream. Into the
-  // second-level cache, which can wait for more lines at once than the first.
+  // Asks for some vectors of a plane, which are read in strips that the processor does not
+  // recognise as a stream. Heads that are computed in turn share what lies one behind the other;
+  // where the other heads are another thread's, a head asks for its own strips alone.
   MOLKV_INLINE void Prefetch(const void* plane, size_t pair_bytes, size_t pair, size_t count,
                              size_t head) {
     if (pair + count > pairs_) return;
+    const char* first = static_cast<const char*>(plane) + pair * pair_bytes;
+    if (heads_ == inputs_.heads) {
+      const size_t share = count * pair_bytes / heads_;
+      PrefetchBytes(first + head * share, share);
+      return;
+    }
+    const size_t strip = pair_bytes / inputs_.heads;
+    for (size_t i = 0; i < count; ++i) PrefetchBytes(first + i * pair_bytes + head * strip, strip);
+  }
+
+  // Into the second-level cache, which can wait for more lines at once than the first.
+  static MOLKV_INLINE void PrefetchBytes(const char* first, size_t size) {
     constexpr size_t kLine = 64;
-    const size_t share = count * pair_bytes / heads_;
-    const char* first = static_cast<const char*>(plane) + pair * pair_bytes + head * share;
-    for (size_t i = 0; i < share; i += kLine) __builtin_prefetch(first + i, 0, 2);
+    for (size_t i = 0; i < size; i += kLine) __builtin_prefetch(first + i, 0, 2);
   }
 
   MOLKV_INLINE void PrefetchValues(size_t pair, size_t count, size_t head) {

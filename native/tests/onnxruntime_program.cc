@@ -86,7 +86,7 @@ std::vector<float> Run(Runtime& runtime, OrtSession* session,
   const auto bind = [&](const char* name, OrtValue* value) {
     runtime.Check(runtime.api().BindInput(binding, name, value));
   };
-  bind("query", runtime.MakeFloats(inputs.query, {tokens, heads, key_size}));
+  bind("query", runtime.MakeFloats(inputs.query, {1, tokens, heads * key_size}));
   bind("keys", runtime.MakePlane(inputs.keys, {rows, experts, heads * key_size}, inputs.key_dtype));
   if (inputs.key_scales) bind("key_scales", runtime.MakeFloats(inputs.key_scales, {rows, experts}));
   const bool packed = inputs.value_dtype == MOLKV_INT4;

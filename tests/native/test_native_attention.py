@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case, run_function
+from molkv_export.backends.onnx.op_model import Surroundings, run_function
+from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case
 from molkv_runtime import Bundle, Session
 from molkv_runtime.expert_attention import expert_attention
 from molkv_runtime.row_geometry import DataType, RowGeometry
@@ -181,6 +182,45 @@ def test_the_operator_matches_numpy_and_the_stock_function(
         patch.setattr(onnxruntime, "InferenceSession", STOCK_SESSION)
         stock = run_function(case)
     assert np.abs(ours - stock).max() <= OP_TOLERANCE * np.abs(stock).max()
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("key_size", [5, 64])
+def test_the_operator_normalises_the_query_and_adds_like_the_stock_function(
+    engine: Engine, key_size: int, tokens: int
+) -> None:
+    geometry = geometry_of(4, 4, key_size, 48, DataType.INT8)
+    case = make_case(geometry, 8, tokens=tokens, rows=7 + tokens)
+    around = Surroundings.random(case)
+    inside = around.inside(case)
+    mixed = expert_attention(inside.query, inside.rows, inside.age_bias, inside.start)
+    expected = mixed + around.added
+    ours = run_function(case, around)
+    assert engine.operators() == [OPERATOR]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", STOCK_SESSION)
+        stock = run_function(case, around)
+    for result in (ours, stock):
+        assert np.abs(result - expected).max() <= OP_TOLERANCE * np.abs(expected).max()
+    # The norm, its weights and the sum are all there.
+    assert np.abs(run_function(case) - expected).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("named", "change"),
+    [
+        ("query_norm has the shape", {"query_norm": np.ones(23, np.float32)}),
+        ("added has the shape", {"added": np.zeros((1, 40), np.float32)}),
+    ],
+)
+def test_the_operator_refuses_surroundings_of_other_shapes(
+    engine: Engine, named: str, change: dict[str, Any]
+) -> None:
+    case = make_case(geometry_of(4, 2, 24, 40, DataType.INT8), 8, tokens=2, rows=10)
+    around = replace(Surroundings.random(case), **change)
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match=named):
+        run_function(case, around)
+    assert len(engine.sessions) == 1
 
 
 def test_the_operator_takes_moles_rows(engine: Engine) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case, op_model
+from molkv_export.backends.onnx.op_model import op_model
+from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case
 from molkv_runtime.blob import Blob
 from molkv_runtime.dequantize import dequantize
 from molkv_runtime.errors import MolkvError

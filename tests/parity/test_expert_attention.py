@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molkv_export.backends.onnx.op_model import op_model, run_function, run_op_model
 from molkv_export.dense_graph import DenseGraph, ExpertPlanes
 from molkv_export.expert_attention import expert_attention, reference_expert_attention
 from molkv_export.expert_blob import row_geometry
@@ -22,11 +23,9 @@ from molkv_export.op_parity import (
     OpCase,
     backend_kernels,
     compare_implementations,
+    graph_nodes,
     make_case,
-    op_model,
     op_parity,
-    run_function,
-    run_op_model,
 )
 from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.bundle import Bundle
@@ -231,7 +230,7 @@ def test_verify_compares_the_op_on_the_bundles_own_geometry(
     bundle_of: BundleOf, kind: str, experts: str
 ) -> None:
     *results, control = op_parity(Bundle.open(bundle_of(kind, experts)))
-    assert len(results) == 4
+    assert len(results) == 6
     assert not any(result.must_differ for result in results)
     assert all(result.difference < 1e-5 for result in results)
     assert "scalar" in results[1].detail
@@ -252,7 +251,9 @@ def test_the_wrong_formula_is_told_apart_at_every_size(
     )
     results = {
         result.name: result
-        for result in compare_implementations(geometry, window, backend_kernels("onnx"))
+        for result in compare_implementations(
+            geometry, window, backend_kernels("onnx"), graph_nodes("onnx")
+        )
     }
     assert results["a wrong formula differs"].difference >= WRONG_FORMULA_DIFFERENCE
     assert results["torch = NumPy"].difference <= OP_TOLERANCE
@@ -271,7 +272,7 @@ def test_the_model_of_one_op_is_valid_and_of_one_node(dtype: DataType) -> None:
     # A session with other options, as one with a kernel registered would have.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    np.testing.assert_array_equal(run_op_model(case, options), run_function(case))
+    np.testing.assert_array_equal(run_op_model(case, options=options), run_function(case))
 
 
 @pytest.mark.parametrize(

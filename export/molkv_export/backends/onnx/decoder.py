@@ -109,6 +109,8 @@ def write_dense_graph(
                 has_key_scales=quantized and config.has_keys,
                 has_value_scales=quantized,
                 int4_values=experts == "int4",
+                has_query_norm=config.has_keys,
+                has_added=True,
             )
             functions = [expert_attention_function(shape)]
         cache: CachePrecision = "fp32" if cache_scales is None else "int8"
@@ -179,10 +181,10 @@ class _Decoder:
                 f"model.{prefix}post_attention_layernorm.weight",
                 name=f"{prefix}post_attention_norm",
             )
-            added = self._feed_forward(number, x)
+            inner = self._inner_projections(number, x)
+            added = self._feed_forward(number, inner)
             if config.has_experts:
-                mixed = self._experts(number, x)
-                added = graph.node("Add", [added, mixed], name=f"{prefix}mlp_and_experts")
+                added = self._experts(number, x, inner, added)
             last = number + 1 == config.num_hidden_layers
             if last:
                 # Only the positions whose logits are wanted go through the final norm and head.
@@ -209,8 +211,9 @@ class _Decoder:
         graph, config = self.graph, self.config
         prefix = f"model.layers.{number}.self_attn."
         name = f"layers.{number}.self_attn"
+        parts = [f"{prefix}{part}_proj.weight" for part in ("q", "k", "v")]
         qkv = self.matrices.product(
-            x, f"{prefix}qkv_proj.weight", partial(self._packed, prefix), name=f"{name}.qkv_proj"
+            x, f"{prefix}qkv_proj.weight", partial(self._packed, parts), name=f"{name}.qkv_proj"
         )
         heads, size = config.num_key_value_heads, config.head_dim
         cache_shape: list[int | str] = [1, heads, "cache_tokens", size]
@@ -251,37 +254,72 @@ class _Decoder:
         # Positions, bias and sink, which are left out, come before the scales.
         return ["", "", "", *names], {**kinds, "kv_cache_bit_width": 8}
 
-    def _feed_forward(self, number: int, x: str) -> str:
-        graph, prefix, name = self.graph, f"model.layers.{number}.mlp.", f"layers.{number}.mlp"
-        up = self._linear(x, f"{prefix}up_proj.weight", name=f"{name}.up_proj")
+    def _inner_projections(self, number: int, x: str) -> dict[str, str]:
+        """Everything that is projected from a layer's second norm, as one product.
+
+        A small product of its own takes longer than its share of a large one.
+        """
+        graph, config, name = self.graph, self.config, f"layers.{number}"
+        sizes = {"mlp.up_proj": config.intermediate_size}
+        if config.feed_forward == "swiglu":
+            sizes["mlp.gate_proj"] = config.intermediate_size
+        if config.has_keys:
+            sizes["experts.query_proj"] = config.expert_query_heads * config.expert_key_size
+        weights = [f"model.{name}.{part}.weight" for part in sizes]
+        if len(sizes) == 1:
+            return {"mlp.up_proj": self._linear(x, *weights, name=f"{name}.mlp.up_proj")}
+        packed = self.matrices.product(
+            x,
+            f"model.{name}.inner_proj.weight",
+            partial(self._packed, weights),
+            name=f"{name}.inner_proj",
+        )
+        outputs = [f"{name}.{part}" for part in sizes]
+        split = graph.weight("inner_sizes", np.array(list(sizes.values()), np.int64))
+        graph.node("Split", [packed, split], name=f"{name}.inner", outputs=outputs, axis=-1)
+        return dict(zip(sizes, outputs, strict=True))
+
+    def _feed_forward(self, number: int, projected: dict[str, str]) -> str:
+        graph, name = self.graph, f"layers.{number}.mlp"
+        up = projected["mlp.up_proj"]
         if self.config.feed_forward == "swiglu":
-            gate = self._linear(x, f"{prefix}gate_proj.weight", name=f"{name}.gate_proj")
             gate = graph.node(
-                "QuickGelu", [gate], name=f"{name}.silu", domain=NAMESPACE_MICROSOFT, alpha=1.0
+                "QuickGelu",
+                [projected["mlp.gate_proj"]],
+                name=f"{name}.silu",
+                domain=NAMESPACE_MICROSOFT,
+                alpha=1.0,
             )
             inner = graph.node("Mul", [gate, up], name=f"{name}.gated")
         else:
             inner = graph.node("Gelu", [up], name=f"{name}.gelu")
-        return self._linear(inner, f"{prefix}down_proj.weight", name=f"{name}.down_proj")
+        weight = f"model.layers.{number}.mlp.down_proj.weight"
+        return self._linear(inner, weight, name=f"{name}.down_proj")
 
-    def _experts(self, number: int, x: str) -> str:
+    def _experts(self, number: int, x: str, projected: dict[str, str], added: str) -> str:
+        """What the experts mix, plus what is added to the stream anyway."""
         graph, config = self.graph, self.config
-        name = f"layers.{number}.experts"
         values, value_scales = self._plane(number, "value")
+        query_norm = ""
+        attributes: dict[str, Any] = {}
         if config.has_keys:
             keys, key_scales = self._plane(number, "key")
-            query, bias = self._query(number, x, name), self._age_bias(number)
+            query, bias = projected["experts.query_proj"], self._age_bias(number)
+            query_norm = self._weight(f"model.layers.{number}.experts.query_norm.weight")
+            attributes = {"epsilon": config.rms_norm_eps}
         else:
-            query, keys, bias = self._router(number, x, values, name)
+            query, keys, bias = self._router(number, x, values)
             key_scales = ""
-        mixed = graph.node(
+        return graph.node(
             OPERATOR,
-            [query, keys, key_scales, values, value_scales, bias, "expert_start"],
-            name=f"{name}.attention",
+            [
+                *(query, keys, key_scales, values, value_scales, bias, "expert_start"),
+                *(query_norm, added),
+            ],
+            name=f"layers.{number}.experts",
             domain=NAMESPACE_MOLKV,
+            **attributes,
         )
-        batch = graph.weight("axis_0", np.array([0], np.int64))
-        return graph.node("Unsqueeze", [mixed, batch], name=f"{name}.output")
 
     def _plane(self, number: int, kind: str) -> tuple[str, str]:
         """Declare a layer's window inputs: the rows, and their scales where there are any."""
@@ -299,16 +337,6 @@ class _Decoder:
         )
         return rows, scales
 
-    def _query(self, number: int, x: str, name: str) -> str:
-        graph, config = self.graph, self.config
-        prefix = f"model.layers.{number}.experts."
-        query = self._linear(x, f"{prefix}query_proj.weight", name=f"{name}.query_proj")
-        shape = np.array([-1, config.expert_query_heads, config.expert_key_size], np.int64)
-        query = graph.node(
-            "Reshape", [query, graph.weight("query_shape", shape)], name=f"{name}.query"
-        )
-        return self._norm(query, f"{prefix}query_norm.weight", name=f"{name}.query_norm")
-
     def _age_bias(self, number: int) -> str:
         name, config = f"model.layers.{number}.experts.age_bias", self.config
         if config.expert_scoring == "key_age":
@@ -316,15 +344,14 @@ class _Decoder:
         shape = (config.expert_query_heads, config.num_experts, config.expert_window)
         return self.graph.weight("no_age_bias", np.zeros(shape, np.float32))
 
-    def _router(self, number: int, x: str, values: str, name: str) -> tuple[str, str, str]:
+    def _router(self, number: int, x: str, values: str) -> tuple[str, str, str]:
         """MoLE as the same op: one-hot keys and a window of one make the score the router's."""
         graph, count = self.graph, self.config.num_experts
+        name = f"layers.{number}.experts"
         weight = self._array(f"model.layers.{number}.experts.router.weight")
         # The op divides by sqrt(dk), and one-hot keys have dk = N.
         scaled = graph.weight(f"layers.{number}.router", (weight * np.float32(count**0.5)).T)
-        scores = graph.node("MatMul", [x, scaled], name=f"{name}.router")
-        shape = graph.weight("router_shape", np.array([-1, 1, count], np.int64))
-        query = graph.node("Reshape", [scores, shape], name=f"{name}.query")
+        query = graph.node("MatMul", [x, scaled], name=f"{name}.router")
         dtype = np.float16 if self.experts == "f16" else np.int8
         one_hot = graph.weight("one_hot_keys", np.eye(count, dtype=dtype)[None])
         rows = graph.node("Shape", [values], name=f"{name}.rows", start=0, end=1)
@@ -379,11 +406,9 @@ class _Decoder:
             return name
         return self.graph.weight(name, self._array(name))
 
-    def _packed(self, prefix: str) -> NDArray[np.float32]:
-        """The projections in front of self-attention, as one."""
-        return np.concatenate(
-            [self._array(f"{prefix}{part}_proj.weight") for part in ("q", "k", "v")]
-        )
+    def _packed(self, weights: list[str]) -> NDArray[np.float32]:
+        """Projections of the same input as one."""
+        return np.concatenate([self._array(weight) for weight in weights])
 
     def _array(self, name: str) -> NDArray[np.float32]:
         array: NDArray[np.float32] = self.checkpoint.tensor(name).numpy()

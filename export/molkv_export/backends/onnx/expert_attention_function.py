@@ -20,7 +20,10 @@ from molkv_runtime.row_geometry import INT4_GROUP
 __all__ = ["OPERATOR", "ExpertAttentionShape", "expert_attention_function"]
 
 OPERATOR = "ExpertAttention"
-INPUTS = ("query", "keys", "key_scales", "values", "value_scales", "age_bias", "start")
+INPUTS = (
+    *("query", "keys", "key_scales", "values", "value_scales", "age_bias", "start"),
+    *("query_norm", "added"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class ExpertAttentionShape:
         has_key_scales: whether keys are quantized.
         has_value_scales: whether values are quantized.
         int4_values: whether values are packed, two elements a byte.
+        has_query_norm: whether the query is normalised by the op.
+        has_added: whether the op adds something to its output.
     """
 
     heads: int
@@ -42,6 +47,8 @@ class ExpertAttentionShape:
     has_key_scales: bool
     has_value_scales: bool
     int4_values: bool = False
+    has_query_norm: bool = False
+    has_added: bool = False
 
 
 def expert_attention_function(shape: ExpertAttentionShape) -> onnx.FunctionProto:
@@ -51,10 +58,13 @@ def expert_attention_function(shape: ExpertAttentionShape) -> onnx.FunctionProto
     dequantizing the rows would write N·d. Int4 values have too many scales for that.
     """
     body = _Body()
-    tokens = body.dimension("query", 0)
+    tokens = body.dimension("query", 1)
     rows = body.dimension("keys", 0)
 
-    query = body.add("Transpose", ["query"], perm=[1, 0, 2])  # [G, T, dk]
+    query = body.add("Reshape", ["query", body.integers([-1, shape.heads, shape.key_size])])
+    if shape.has_query_norm:
+        query = body.norm(query, "query_norm")
+    query = body.add("Transpose", [query], perm=[1, 0, 2])  # [G, T, dk]
     query = body.add("Mul", [query, body.number(1 / math.sqrt(shape.key_size))])
     keys = body.add("Cast", ["keys"], to=TensorProto.FLOAT)
     keys = body.add("Reshape", [keys, body.integers([0, 0, shape.heads, -1])])
@@ -89,7 +99,11 @@ def expert_attention_function(shape: ExpertAttentionShape) -> onnx.FunctionProto
     weights = body.add("Transpose", [weights], perm=[0, 2, 1])
     mixed = body.add("MatMul", [values, weights])  # [G, d/G, T]
     mixed = body.add("Transpose", [mixed], perm=[2, 0, 1])
-    body.add("Reshape", [mixed, body.integers([0, -1])], output="output")
+    mixed = body.add("Reshape", [mixed, body.integers([0, -1])])
+    added = ["added"] if shape.has_added else []
+    mixed = body.add("Unsqueeze", [mixed, body.integers([0])], output="" if added else "output")
+    if added:
+        body.add("Add", [mixed, *added], output="output")
     return helper.make_function(
         NAMESPACE_MOLKV,
         OPERATOR,
@@ -97,6 +111,7 @@ def expert_attention_function(shape: ExpertAttentionShape) -> onnx.FunctionProto
         ["output"],
         body.nodes,
         [helper.make_opsetid("", OPSET)],
+        attributes=["epsilon"] if shape.has_query_norm else [],
     )
 
 
@@ -140,6 +155,13 @@ class _Body:
         output = output or f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
+
+    def norm(self, value: str, weight: str) -> str:
+        """RMSNorm of the last axis, with the function's own epsilon."""
+        normalized = self.add("RMSNormalization", [value, weight], axis=-1)
+        epsilon = self.nodes[-1].attribute.add(name="epsilon", ref_attr_name="epsilon")
+        epsilon.type = onnx.AttributeProto.FLOAT
+        return normalized
 
     def dimension(self, value: str, axis: int) -> str:
         shape = self.add("Shape", [value], start=axis, end=axis + 1)
