@@ -49,8 +49,8 @@ def test_a_dropped_cache_write_fails_the_ladder(
 ) -> None:
     folder = shutil.copytree(program_bundle_of("molkv"), tmp_path / "bundle")
     leave_out_write(folder / "dense.pte", method, number)
-    # Tokens that no later one attends to may still be right, but not all the ladder looks at.
-    assert failed_rungs(folder) >= {"4 prefill in chunks", "6 greedy tokens"}
+    # Not rung 4 in every case: what an earlier run of the same ids wrote is still in the cache.
+    assert "6 greedy tokens" in failed_rungs(folder)
 
 
 def test_a_program_that_was_only_written_anew_passes(
