@@ -10,7 +10,9 @@ here depends on the number of slices of ids once there are several.
   two large square matrices reaches with as many threads, in turn with it.
 - memory: the most resident memory of each pass of a whole export, less the checkpoint's bytes.
   Pages of the checkpoint that are mapped count.
-- ranks: that same pass by one process and by two under torchrun, one thread each, in turn.
+- ranks: that same pass by one process and by two under torchrun, each with one thread for matrix
+  products, in turn. "Cores" is processor time by the clock: with threads that quantize, pack and
+  write beside it, one process uses more than one, which two ranks on two cores cannot double.
 - open: opening an expert blob, header page and checks, for files of several sizes. They are sparse,
   and opening reads their first pages only, so what lies behind these does not matter.
 
@@ -52,6 +54,7 @@ GIB = 1 << 30
 PEAK_SIZE = 2048
 OPEN_GIB = (0.5, 1, 2, 4, 8)
 OPENINGS = 200
+QUESTIONS = ("open", "compute", "ranks", "memory")
 
 
 def write_checkpoint(name: str, vocabulary: int, folder: Path) -> Path:
@@ -99,12 +102,14 @@ def rows_once(checkpoint_folder: Path, out: Path) -> None:
             out.mkdir()
         ranks.wait()
         folder = out if ranks.is_first else None
+        used = time.process_time()
         seconds = seconds_of(lambda: rows.write(folder, lambda _: None))
+        cores = (time.process_time() - used) / seconds
         if not ranks.is_first:
             return
         peak = max(before, matmul_rate()) if ranks.count == 1 else 0.0
         rate = operations(checkpoint.config) / seconds
-        print(json.dumps({"seconds": seconds, "rate": rate, "peak": peak}))
+        print(json.dumps({"seconds": seconds, "rate": rate, "peak": peak, "cores": cores}))
 
 
 def export_once(checkpoint: Path, out: Path) -> None:
@@ -167,13 +172,20 @@ def memory(checkpoint: Path, folder: Path, threads: int) -> dict[str, Any]:
 
 def ranks(checkpoint: Path, folder: Path, turns: int) -> dict[str, Any]:
     """Two ranks against one."""
-    seconds: dict[int, list[float]] = {1: [], 2: []}
+    found: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
     for _ in range(turns):
-        for count, found in seconds.items():
-            found.append(run("rows", checkpoint, folder, 1, count)["seconds"])
-    one, two = (statistics.median(found) for found in seconds.values())
-    print(f"ranks    one {one:.2f} s, two {two:.2f} s, {one / two:.2f} times as fast", flush=True)
-    return {"one_seconds": one, "two_seconds": two, "ratio": one / two}
+        for count, results in found.items():
+            results.append(run("rows", checkpoint, folder, 1, count))
+    medians = {
+        count: {key: statistics.median(turn[key] for turn in turns) for key in ("seconds", "cores")}
+        for count, turns in found.items()
+    }
+    one, two = medians[1], medians[2]
+    ratio = one["seconds"] / two["seconds"]
+    for count, each in medians.items():
+        print(f"ranks    {count}: {each['seconds']:.2f} s, {each['cores']:.2f} cores in each")
+    print(f"ranks    two are {ratio:.2f} times as fast as one", flush=True)
+    return {"one": one, "two": two, "ratio": ratio}
 
 
 def opening(config: ModelConfig, folder: Path) -> list[dict[str, Any]]:
@@ -216,6 +228,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=8192, help="token ids of the slice")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder")
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=QUESTIONS)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
@@ -227,12 +240,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="export-") as name:
         folder = Path(name)
         checkpoint = write_checkpoint(arguments.preset, arguments.vocabulary, folder / "checkpoint")
-        results = {
-            "open": opening(preset(arguments.preset), folder),
-            "compute": compute(checkpoint, folder, arguments.turns, arguments.threads),
-            "ranks": ranks(checkpoint, folder, arguments.turns),
-            "memory": memory(checkpoint, folder, arguments.threads),
+        answers: dict[str, Callable[[], Any]] = {
+            "open": lambda: opening(preset(arguments.preset), folder),
+            "compute": lambda: compute(checkpoint, folder, arguments.turns, arguments.threads),
+            "ranks": lambda: ranks(checkpoint, folder, arguments.turns),
+            "memory": lambda: memory(checkpoint, folder, arguments.threads),
         }
+        results = {question: answers[question]() for question in arguments.only}
     if arguments.json is not None:
         document = {
             "benchmark": "export",

@@ -273,18 +273,12 @@ class _Export:
         if self.tokenizer_file is not None:
             files.append(folder / TOKENIZER_FILE)
             shutil.copyfile(self.tokenizer_file, files[-1])
-        # The reference is loaded once, for the golden cases and for the verdict.
-        with self._reference(blob_files) as (reference, blob):
-            with self._pass("golden cases"):
-                files.append(folder / GOLDEN_FILE)
-                config = self.checkpoint.config
-                write_json(files[-1], make_golden(config, self.tokenizer, reference, blob))
-            experts = [file.name for file in blob_files]
-            self._write_manifest(folder, identity, files, experts)
-            with self._pass("verify"):
-                bundle = Bundle.open(folder, verify_checksums=False)
-                verdict = verify(bundle, checkpoint=self.checkpoint, reference=reference)
-                record_verdict(bundle, verdict)
+        files.append(self._write_golden(folder, blob_files))
+        experts = [file.name for file in blob_files]
+        self._write_manifest(folder, identity, files, experts)
+        with self._pass("verify"):
+            bundle = Bundle.open(folder, verify_checksums=False)
+            record_verdict(bundle, verify(bundle, checkpoint=self.checkpoint))
 
     def _write_blob(self, rows: ExpertPass | None, folder: Path | None) -> list[Path]:
         if rows is None:
@@ -292,6 +286,12 @@ class _Export:
         total = self.checkpoint.config.vocab_size
         with self._pass("expert rows", total):
             return rows.write(folder, lambda done: self._report("expert rows", done, total))
+
+    def _write_golden(self, folder: Path, blob_files: list[Path]) -> Path:
+        file, config = folder / GOLDEN_FILE, self.checkpoint.config
+        with self._pass("golden cases"), self._reference(blob_files) as (reference, blob):
+            write_json(file, make_golden(config, self.tokenizer, reference, blob))
+        return file
 
     def _calibrate(self, blob_files: list[Path]) -> CacheScales | None:
         """Scales of an int8 self-attention cache; None where no graph has one."""

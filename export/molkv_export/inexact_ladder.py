@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molkv_export.divergence import Comparison, Divergence, compare_logits
+from molkv_export.golden_states import golden_states
 from molkv_export.prefill_rungs import chunks_rung, logits_after, recorded_rung
-from molkv_export.reference import ReferenceSession
+from molkv_export.reference import FinalStates, ReferenceSession
 from molkv_export.rungs import (
     PrecisionLimits,
     at_least,
@@ -58,7 +59,6 @@ class InexactLadder:
         limits: of its precision.
         stored: the weights that it computes with.
         checkpoint: where the bundle came from; without it the rungs that need torch are left out.
-        reference: a session on the trained weights, where there is one already.
         suffix: how the names of the rungs end.
     """
 
@@ -70,7 +70,6 @@ class InexactLadder:
         stored: StoredWeights,
         *,
         checkpoint: Checkpoint | None,
-        reference: ReferenceSession | None,
         suffix: str = "",
     ) -> None:
         self.bundle = bundle
@@ -78,7 +77,6 @@ class InexactLadder:
         self.limits = limits
         self.stored = stored
         self.checkpoint = checkpoint
-        self.reference = reference
         self.suffix = suffix
         self.cases = bundle.load_golden().cases
 
@@ -98,12 +96,12 @@ class InexactLadder:
             yield self._golden_tokens()
 
     def _torch(self, checkpoint: Checkpoint) -> Iterator[RungEntry]:
+        # Of the trained weights only the head stays beside the stored ones.
+        trained = golden_states(self.bundle, checkpoint)
         blob = self.bundle.open_experts()
         try:
-            trained = self.reference or ReferenceSession(checkpoint, blob)
-            stored = trained if self.stored.exact else None
-            if self.stored.reference is not None:
-                stored = self.stored.reference(checkpoint, blob)
+            make_stored = ReferenceSession if self.stored.exact else self.stored.reference
+            stored = None if make_stored is None else make_stored(checkpoint, blob)
             yield from self._logits(trained, stored)
             if stored is not None:
                 yield self._greedy_tokens(stored)
@@ -112,20 +110,21 @@ class InexactLadder:
                 blob.close()
 
     def _logits(
-        self, trained: ReferenceSession, stored: ReferenceSession | None
+        self, trained: list[FinalStates], stored: ReferenceSession | None
     ) -> Iterator[RungEntry]:
         """After each prompt and each token of its continuation, beside one torch or two."""
         pairs, parts = list[tuple[float, float]](), list[Divergence]()
-        for case in self.cases:
+        for case, states in zip(self.cases, trained, strict=True):
             tolerance = self._tolerance(case)
-            ids = (case.prompt_ids + case.greedy)[: self.session.context]
+            ids = case.sequence(self.session.context)
             ours = self._every_logits(ids, len(case.prompt_ids))
-            theirs = self._reference_logits(trained, ids, len(ours))
+            theirs = _last_logits(states, len(ours))
             near_tie = tolerance if self.stored.exact else 0.0
             parts.append(compare_logits(ours, theirs, near_tie=near_tie))
             if stored is not None:
-                if stored is not trained:
-                    theirs = self._reference_logits(stored, ids, len(ours))
+                if not self.stored.exact:
+                    stored.reset()
+                    theirs = _last_logits(stored.final_states(ids), len(ours))
                 pairs.append((distance(ours, theirs), tolerance))
         comparison, limits = Comparison.of(parts), self.limits
         positions = f"{comparison.same_top1.count} positions"
@@ -142,12 +141,6 @@ class InexactLadder:
         logits = [logits_after(self.session, ids[:prompt], prompt)]
         logits += [self.session.step(token).copy() for token in ids[prompt:]]
         return np.stack(logits)
-
-    def _reference_logits(
-        self, reference: ReferenceSession, ids: list[int], count: int
-    ) -> NDArray[np.float32]:
-        reference.reset()
-        return reference.run(ids)[-count:]
 
     def _greedy_tokens(self, stored: ReferenceSession) -> RungEntry:
         """Our greedy tokens; each may only be as far below torch's best as two errors allow."""
@@ -186,3 +179,9 @@ class InexactLadder:
 
     def _at_most(self, name: str, figure: float, limit: float, detail: str) -> RungEntry:
         return at_most(f"{name}{self.suffix}", figure, limit, detail)
+
+
+def _last_logits(states: FinalStates, count: int) -> NDArray[np.float32]:
+    """Float32 [count, V]: of the last positions alone, since a vocabulary may be large."""
+    (logits,) = states.logits_blocks(count, first=len(states.states) - count)
+    return logits

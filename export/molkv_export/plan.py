@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from molkv_export.blob_writer import blob_file_name
-from molkv_export.expert_blob import blob_headers, working_bytes
+from molkv_export.expert_blob import blob_headers
 from molkv_export.graph_sizes import dense_names, graph_sizes
+from molkv_export.memory_plan import peak_memory
 from molkv_export.model_card import CARD_FILE
 from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
 from molkv_model.config import ModelConfig
@@ -18,24 +17,8 @@ from molkv_runtime.blob_header import IDENTITY_SIZE
 from molkv_runtime.golden import GOLDEN_FILE
 from molkv_runtime.manifest import MANIFEST_FILE, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
-from molkv_runtime.row_layout import RowLayout
 
 __all__ = ["ExportPlan", "make_plan"]
-
-_FLOAT_BYTES = 4
-# Interpreter and libraries, measured where everything else is small: 310 MiB from Python, 20 more
-# from the command line.
-_BASE_BYTES = 330 << 20
-# What the libraries of other backends add, measured the same way.
-_BACKEND_BYTES = {"executorch": 210 << 20, "coreml": 260 << 20}
-# Dense weights are in memory four times while the graph is loaded for the verdict: torch's, the
-# engine's file, its packed copy, and one under way. A table that is only looked up is never packed.
-_WEIGHT_COPIES = 4
-_LOOKED_UP_COPIES = 2
-# A block of logits with its copies in double precision (divergence.py).
-_BLOCK_BYTES = 24 << 20
-# What the tokenizers library needs for each byte of a tokenizer.json with 131,000 tokens.
-_TOKENIZER_FACTOR = 8
 
 
 @dataclass(frozen=True)
@@ -112,10 +95,7 @@ def make_plan(
         window_bytes=0 if layout is None else config.expert_window * layout.row_size,
         dense_parameters=parameters,
         expert_parameters=_table_values(config),
-        peak_memory_bytes=_BASE_BYTES
-        + sum(_BACKEND_BYTES.get(backend, 0) for backend in precisions)
-        + _TOKENIZER_FACTOR * exact.get(TOKENIZER_FILE, 0)
-        + _verdict_bytes(checkpoint, layout),
+        peak_memory_bytes=peak_memory(checkpoint, layout, precisions, exact.get(TOKENIZER_FILE, 0)),
     )
 
 
@@ -133,19 +113,3 @@ def _table_values(config: ModelConfig) -> int:
     keys = config.expert_query_heads * config.expert_key_size
     per_expert = config.hidden_size + keys
     return config.vocab_size * config.num_hidden_layers * config.num_experts * per_expert
-
-
-def _verdict_bytes(checkpoint: Checkpoint, layout: RowLayout | None) -> int:
-    """The verdict needs more than any pass before it: the weights twice over, and rows anew."""
-    config = checkpoint.config
-    sizes = {name: checkpoint.size(name) * _FLOAT_BYTES for name in checkpoint.names}
-    looked_up = 0 if config.tie_word_embeddings else sizes["model.embed_tokens.weight"]
-    weights = sum(sizes[name] for name in dense_names(checkpoint)) - looked_up
-    networks = sum(sizes.values()) - looked_up - weights
-    loading = _WEIGHT_COPIES * weights
-    comparing_rows = (_WEIGHT_COPIES - 1) * weights + networks + _rows_bytes(config, layout)
-    return _LOOKED_UP_COPIES * looked_up + max(loading, comparing_rows) + _BLOCK_BYTES
-
-
-def _rows_bytes(config: ModelConfig, layout: RowLayout | None) -> int:
-    return 0 if layout is None else working_bytes(config, layout, torch.get_num_threads())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +16,31 @@ from molkv_model.checkpoint import Checkpoint
 from molkv_runtime.blob import Blob
 from molkv_runtime.row_layout import LayerRows
 
-__all__ = ["ReferenceSession"]
+__all__ = ["FinalStates", "ReferenceSession"]
+
+
+@dataclass(frozen=True)
+class FinalStates:
+    """A sequence's way into the head: its logits are V / d times as large.
+
+    With them the logits of a sequence can be had a few positions at a time, and without the rest of
+    the model's weights.
+
+    Attributes:
+        states: float32 [T, d], the final norm included.
+        head: float32 [V, d].
+    """
+
+    states: torch.Tensor
+    head: torch.Tensor
+
+    def logits_blocks(self, rows: int, *, first: int = 0) -> Iterator[NDArray[np.float32]]:
+        """Logits of the positions from `first` on: float32 [C, V], C at most `rows`."""
+        for place in range(first, len(self.states), rows):
+            with torch.no_grad():
+                block = self.states[place : place + rows] @ self.head.T
+            logits: NDArray[np.float32] = block.numpy()
+            yield logits
 
 
 class ReferenceSession:
@@ -77,14 +102,11 @@ class ReferenceSession:
         Yields:
             float32 [C, V], C at most `rows`.
         """
-        hidden = self._hidden_states(token_ids)
-        for first in range(0, len(hidden), rows):
-            with torch.no_grad():
-                logits: NDArray[np.float32] = self._graph.head(hidden[first : first + rows]).numpy()
-            yield logits
+        return self.final_states(token_ids).logits_blocks(rows)
 
     @torch.no_grad()
-    def _hidden_states(self, token_ids: Sequence[int]) -> torch.Tensor:
+    def final_states(self, token_ids: Sequence[int]) -> FinalStates:
+        """Append tokens; what their logits are made of."""
         position = len(self._ids)
         self._ids += token_ids
         hidden = self._graph.hidden_states(
@@ -93,7 +115,7 @@ class ReferenceSession:
             self._window(len(token_ids)),
             torch.zeros(1, dtype=torch.int64),
         )
-        return hidden[0]
+        return FinalStates(hidden[0], self._graph.model.head_weight.detach())
 
     def _window(self, new_tokens: int) -> list[ExpertPlanes]:
         if self._blob is None:

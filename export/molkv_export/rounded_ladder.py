@@ -43,7 +43,6 @@ def climb_rounded(
     backend: str,
     session: Session,
     checkpoint: Checkpoint | None,
-    reference: ReferenceSession | None,
 ) -> Iterator[RungEntry]:
     """Climb the rungs that apply.
 
@@ -52,7 +51,6 @@ def climb_rounded(
         backend: its name.
         session: of that graph.
         checkpoint: where the bundle came from; without it the rungs that need torch are left out.
-        reference: a session of the checkpoint on the bundle's rows, where there is one already.
 
     Raises:
         BundleError: the package that quantizes as the graph was quantized is not installed.
@@ -76,5 +74,4 @@ def climb_rounded(
         LIMITS[backend][entry.dense],
         StoredWeights(exact=False, reference=stored),
         checkpoint=checkpoint,
-        reference=reference,
     ).climb()

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molkv_export.divergence import Comparison, Divergence, block_rows, compare_logits
+from molkv_export.golden_states import golden_states
 from molkv_export.op_parity import OP_TOLERANCE, WRONG_FORMULA_DIFFERENCE, op_parity
 from molkv_export.prefill_rungs import chunks_rung, recorded_rung
-from molkv_export.reference import ReferenceSession
+from molkv_export.reference import FinalStates
 from molkv_export.rounded_ladder import climb_rounded
 from molkv_export.row_rungs import climb_rows
 from molkv_export.rungs import (
@@ -25,7 +26,6 @@ from molkv_export.rungs import (
 from molkv_export.threads import torch_threads
 from molkv_export.tokenizer_rungs import climb_tokenizer
 from molkv_model.checkpoint import Checkpoint
-from molkv_runtime.blob import Blob
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.errors import BundleError
 from molkv_runtime.golden import Golden, GoldenCase, GoldenSampling
@@ -51,7 +51,6 @@ def verify(
     bundle: Bundle,
     *,
     checkpoint: Checkpoint | None = None,
-    reference: ReferenceSession | None = None,
     backends: Sequence[str] | None = None,
     record: bool = False,
     on_rung: Callable[[RungEntry], None] | None = None,
@@ -62,8 +61,6 @@ def verify(
         bundle: an open bundle; its files' checksums are compared first.
         checkpoint: where the bundle came from. With it, rows are computed anew and logits are
             compared with torch at every position; without it, with what golden.json recorded.
-        reference: a session of the checkpoint on the bundle's rows, where there is one already:
-            its weights are then not loaded again.
         backends: whose graphs to verify; None is all.
         record: write the verdict into the bundle's manifest; where that cannot be done, a warning
             is logged.
@@ -85,7 +82,7 @@ def verify(
         bundle.graph_file(backend)
     rungs = []
     with torch_threads(bundle.manifest.model.hidden_size):
-        for rung in _every_rung(bundle, chosen, checkpoint, reference):
+        for rung in _every_rung(bundle, chosen, checkpoint):
             rungs.append(rung)
             if on_rung is not None:
                 on_rung(rung)
@@ -102,13 +99,12 @@ def _every_rung(
     bundle: Bundle,
     backends: Sequence[str],
     checkpoint: Checkpoint | None,
-    reference: ReferenceSession | None,
 ) -> Iterator[RungEntry]:
     """The rows, the ladder of every backend, the tokenizer."""
     yield from climb_rows(bundle, checkpoint)
     for backend in backends:
         climb = _climb_coreml if backend == "coreml" else _climb_session
-        for rung in climb(bundle, backend, checkpoint, reference):
+        for rung in climb(bundle, backend, checkpoint):
             name = rung.name if len(backends) == 1 else f"{rung.name} ({backend})"
             yield msgspec.structs.replace(rung, name=name)
     yield from climb_tokenizer(bundle)
@@ -118,21 +114,23 @@ def _climb_session(
     bundle: Bundle,
     backend: str,
     checkpoint: Checkpoint | None,
-    reference: ReferenceSession | None,
 ) -> Iterator[RungEntry]:
     """The ladder of a backend with a session in Python; its last rungs on both engines."""
     golden = bundle.load_golden()
     longest = max(len(case.prompt_ids) for case in golden.cases)
     if bundle.expert_files:
         yield from _op(bundle, backend)
+    if not bundle.manifest.backends[backend].is_float32:
+        with Session(bundle, backend=backend, chunk=longest) as session:
+            yield from climb_rounded(bundle, backend, session, checkpoint)
+        return
+    # Before the engine loads its copy of the weights: torch's are not needed beside it.
+    reference = None if checkpoint is None else golden_states(bundle, checkpoint)
     with Session(bundle, backend=backend, chunk=longest) as session:
-        if not bundle.manifest.backends[backend].is_float32:
-            yield from climb_rounded(bundle, backend, session, checkpoint, reference)
-            return
-        yield from _Ladder(bundle, session, golden, checkpoint, reference).climb()
+        yield from _Ladder(session, golden, reference).climb()
     del session  # before the graph is loaded again
     with Session(bundle, backend=backend, engine="reference", chunk=longest) as session:
-        yield from _Ladder(bundle, session, golden, checkpoint, reference).climb_again()
+        yield from _Ladder(session, golden, None).climb_again()
 
 
 def _op(bundle: Bundle, backend: str) -> Iterator[RungEntry]:
@@ -146,7 +144,6 @@ def _climb_coreml(
     bundle: Bundle,
     _: str,
     checkpoint: Checkpoint | None,
-    reference: ReferenceSession | None,
 ) -> Iterator[RungEntry]:
     """Core ML's ladder; its library takes long to import, and is not always there."""
     try:
@@ -156,7 +153,7 @@ def _climb_coreml(
             f"{bundle.path}: its Core ML graph cannot be verified: {error.name} is not installed",
             fix="pip install 'molkv[coreml]', or name the other graphs with --backend",
         ) from None
-    return parity.climb(bundle, checkpoint, reference)
+    return parity.climb(bundle, checkpoint)
 
 
 def record_verdict(bundle: Bundle, verdict: ParityEntry) -> None:
@@ -173,36 +170,27 @@ def record_verdict(bundle: Bundle, verdict: ParityEntry) -> None:
 class _Ladder:
     """The rungs of one backend. Its session runs the longest prompt in one chunk."""
 
-    bundle: Bundle
     session: Session
     golden: Golden
-    checkpoint: Checkpoint | None
-    reference: ReferenceSession | None
+    reference: list[FinalStates] | None
 
     def climb(self) -> Iterator[RungEntry]:
-        blob = self.bundle.open_experts()
-        try:
-            yield chunks_rung(self.session, self.golden.cases, _CHUNKS)
-            yield recorded_rung(self.session, self.golden.cases)
-            if self.checkpoint is not None:
-                yield from self._torch_logits(blob)
-            yield from self._tokens("tokens")
-        finally:
-            if blob is not None:
-                blob.close()
+        yield chunks_rung(self.session, self.golden.cases, _CHUNKS)
+        yield recorded_rung(self.session, self.golden.cases)
+        if self.reference is not None:
+            yield from self._torch_logits(self.reference)
+        yield from self._tokens("tokens")
 
     def climb_again(self) -> Iterator[RungEntry]:
         """What the session's engine may change, when another one has climbed the whole ladder."""
         yield from self._tokens("tokens, reference engine")
 
-    def _torch_logits(self, blob: Blob | None) -> Iterator[RungEntry]:
+    def _torch_logits(self, reference: list[FinalStates]) -> Iterator[RungEntry]:
         """Every position of every golden prompt and its continuation."""
-        assert self.checkpoint is not None  # noqa: S101 - the caller checked
-        reference = self.reference or ReferenceSession(self.checkpoint, blob)
         pairs, parts = list[tuple[float, float]](), list[Divergence]()
-        for case in self.golden.cases:
+        for case, states in zip(self.golden.cases, reference, strict=True):
             tolerance = case.logits_tolerance
-            for ours, theirs in self._beside_torch(case, reference):
+            for ours, theirs in self._beside_torch(case, states):
                 pairs.append((distance(ours, theirs), tolerance))
                 parts.append(compare_logits(ours, theirs, near_tie=tolerance))
         comparison = Comparison.of(parts)
@@ -214,15 +202,13 @@ class _Ladder:
         yield at_least("5 logits: same top-1", comparison.same_top1.mean, _SAME_TOP1_LIMIT, detail)
 
     def _beside_torch(
-        self, case: GoldenCase, reference: ReferenceSession
+        self, case: GoldenCase, states: FinalStates
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Logits of a prompt and its continuation, ours and torch's, in blocks of positions."""
-        ids = (case.prompt_ids + case.greedy)[: self.session.context]
         rows = min(block_rows(self.session.model.vocab_size), self.session.chunk)
-        reference.reset()
         return zip(
-            self.session.logits_blocks(ids, rows=rows),
-            reference.run_blocks(ids, rows),
+            self.session.logits_blocks(case.sequence(self.session.context), rows=rows),
+            states.logits_blocks(rows),
             strict=True,
         )
 

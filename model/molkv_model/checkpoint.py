@@ -125,6 +125,7 @@ class Checkpoint:
             value = self.tensor(name, dtype=None).contiguous()
             digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
             digest.update(value.view(torch.uint8).numpy().data)
+            del value  # else it would be mapped while the next one is read
         return digest.digest()
 
     def load(self) -> LanguageModel:

@@ -89,6 +89,10 @@ class GoldenCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     greedy_text: str | None
     sampled: GoldenSampling
 
+    def sequence(self, context: int) -> list[int]:
+        """The prompt and its greedy continuation, as far as they fit a context."""
+        return (self.prompt_ids + self.greedy)[:context]
+
 
 class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One row of the blob: sha256 of its bytes without padding, and of its dequantized vectors.

@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from tests.native.builds import NATIVE, Builds, Processor, emulated, make_emulator_prefix
+from tests.native.torch_stand_in import CUSTOM_OPS
 
 __all__ = ["NATIVE"]
 
@@ -84,9 +85,9 @@ def arm64_onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def arm64_executorch(shared_folder: Path) -> Path:
-    """ExecuTorch's C++ libraries, headers and CMake package for 64-bit ARM."""
+    """ExecuTorch's C++ libraries, LLM operators, headers and CMake package for 64-bit ARM."""
     folder = shared_folder / "arm64-executorch"
-    parts = tuple(f"executorch/{part}/" for part in ("include", "lib", "share"))
+    parts = tuple(f"executorch/{part}/" for part in ("include", "lib", "share", CUSTOM_OPS))
     # The build folder, which all workers share, remembers the path.
     with FileLock(f"{folder}.lock"):
         if not folder.exists():

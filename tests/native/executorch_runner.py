@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.native.runner import Runner, build_arm64_runner, build_runner
+from tests.native.torch_stand_in import CUSTOM_OPS, write_torch_stand_in
 
 if TYPE_CHECKING:
     from tests.native.builds import Builds
 
-PLAIN_KERNELS = Path(__file__).with_name("llama_kernels.cc")
-# What ExecuTorch's CMake package asks of those that compile against it.
-_DEFINITIONS = ("C10_USING_CUSTOM_GENERATED_MACROS", "ET_EVENT_TRACER_ENABLED", "ET_USE_THREADPOOL")
-_INCLUDES = ("include", "include/executorch/runtime/core/portable_type/c10")
-
 
 @dataclass(frozen=True)
 class Kernels:
-    """A library with ExecuTorch's LLM operators, which the Python package's libraries lack."""
+    """The library with ExecuTorch's LLM operators, and a folder with others that it needs."""
 
     library: Path
-    preload: Path | None = None
+    needed: Path
 
     def given_to(self, runner: Runner) -> Runner:
         """The program that loads them."""
         options = ("--backend", "executorch", "--operator-library", str(self.library))
-        return replace(runner, options=options, preload=self.preload)
+        return replace(runner, options=options, libraries=self.needed)
 
 
 def installed_executorch() -> Path:
@@ -52,31 +49,35 @@ def build_arm64_executorch_runner(
     return build_arm64_runner(builds, onnxruntime, emulator, _options(executorch))
 
 
-def package_kernels(folder: Path) -> Kernels:
+def package_kernels(
+    folder: Path, executorch: Path, *, torch: bool = False, target: str = ""
+) -> Kernels:
     """The Python package's own kernels, in a process that is not Python.
 
-    Their library is linked with libtorch, which lies in the environment, and with the package's
-    extension of Python, of which it uses nothing. An empty library takes that one's name.
+    Their library is linked with libtorch and with the package's extension of Python. It uses
+    nothing of the latter, so an empty library takes its name.
+
+    Args:
+        folder: an existing one for the libraries that it needs.
+        executorch: the package's.
+        torch: whether the environment's libtorch is loaded; otherwise a stand-in for it.
+        target: prefix of the tools' names where the package is for another processor.
     """
-    (library,) = (installed_executorch() / "extension/llm/custom_ops").glob("libcustom_ops*.so")
-    (extension,) = (installed_executorch() / "extension/pybindings").glob("_C.*.so")
-    empty = folder / "empty.so"
-    command = ["cc", "-shared", f"-Wl,-soname,{extension.name}", "-x", "c", "/dev/null"]
-    subprocess.run([*command, "-o", empty], check=True)
-    return Kernels(library, empty)
+    (library,) = executorch.glob(f"{CUSTOM_OPS}/libcustom_ops_aot_lib.so")
+    needed = _needed(library, f"{target}readelf")
+    (extension,) = (name for name in needed if name.startswith("_C."))
+    options = ("-shared", f"-Wl,-soname,{extension}", "-x", "c", "/dev/null")
+    subprocess.run([f"{target}gcc", *options, "-o", str(folder / extension)], check=True)
+    if not torch:
+        write_torch_stand_in(folder, library, target)
+    return Kernels(library, folder)
 
 
-def plain_kernels(folder: Path, executorch: Path, compiler: str = "c++") -> Kernels:
-    """Those of llama_kernels.cc, for any processor."""
-    library = folder / "libllama_kernels.so"
-    command = [
-        *(compiler, "-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"),
-        *(f"-D{name}" for name in _DEFINITIONS),
-        *(argument for name in _INCLUDES for argument in ("-isystem", str(executorch / name))),
-        *(str(PLAIN_KERNELS), "-o", str(library), f"-L{executorch / 'lib'}", "-lexecutorch"),
-    ]
-    subprocess.run(command, check=True)
-    return Kernels(library)
+def _needed(library: Path, readelf: str) -> list[str]:
+    """Names of the libraries that a library is linked with."""
+    command = [readelf, "--dynamic", str(library)]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return re.findall(r"\(NEEDED\).*\[(.*)\]", listing)
 
 
 def _options(executorch: Path) -> tuple[str, ...]:

@@ -24,14 +24,15 @@ _SECONDS = 300
 class Runner:
     """The program with the ONNX Runtime that it loads, perhaps behind an emulator.
 
-    `options` are passed in every run, and `preload` is loaded before all other libraries.
+    `options` are passed in every run; `libraries` is a folder in which libraries are looked for
+    first.
     """
 
     program: Path
     onnxruntime: Path
     emulator: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    preload: Path | None = None
+    libraries: Path | None = None
 
     def run(
         self, *arguments: str | Path, stdout: IO[str] | None = None
@@ -39,8 +40,8 @@ class Runner:
         """Runs it with one thread; the exit status is the caller's to judge."""
         command = [*self.emulator, str(self.program), *map(str, arguments), *self.options]
         environment = {**os.environ, "MOLKV_ONNXRUNTIME": str(self.onnxruntime)}
-        if self.preload is not None:
-            environment["LD_PRELOAD"] = str(self.preload)
+        if self.libraries is not None:
+            environment["LD_LIBRARY_PATH"] = str(self.libraries)
         return subprocess.run(
             [*command, *([] if "--threads" in arguments else ["--threads", "1"])],
             env=environment,

@@ -99,9 +99,7 @@ def test_a_dropped_cache_write_fails_the_ladder(
         entry["bytes"] = (folder / entry["name"]).stat().st_size
     (folder / "manifest.json").write_text(json.dumps(fields))
     damaged = Bundle.open(folder, verify_checksums=False)
-    rungs = {
-        rung.name: rung.passed for rung in climb(damaged, Checkpoint(checkpoint_of("molkv")), None)
-    }
+    rungs = {rung.name: rung.passed for rung in climb(damaged, Checkpoint(checkpoint_of("molkv")))}
     assert not rungs[f"4 prefill in chunks, {HOW}"]
     assert not rungs[f"5 logits: max-abs to torch on the stored weights, {HOW}"]
     assert rungs["3 op: MIL composite = NumPy"]

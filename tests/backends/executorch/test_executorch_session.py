@@ -69,15 +69,31 @@ def test_both_backends_of_a_bundle_give_the_same_logits(
         assert np.abs(session.logits(ids) - expected).max() < TOLERANCE
 
 
-def test_a_prefill_can_be_cut_anywhere(program_bundle_of: ProgramBundleOf) -> None:
+@pytest.mark.parametrize("name", FLOAT_PROGRAMS)
+def test_a_prefill_can_be_cut_anywhere(program_bundle_of: ProgramBundleOf, name: str) -> None:
     ids = token_ids(LENGTH, seed=1)
-    with open_session(program_bundle_of("molkv")) as session:
+    with open_session(program_bundle_of(name)) as session:
         whole = session.logits(ids)
         for cut in range(1, LENGTH):
             session.reset()
             first, last = session.prefill(ids[:cut]), session.prefill(ids[cut:])
             assert np.abs(first - whole[cut - 1]).max() < TOLERANCE, cut
             assert np.abs(last - whole[-1]).max() < TOLERANCE, cut
+
+
+@pytest.mark.parametrize("name", ["int8-weights", "int4-weights"])
+def test_a_quantized_prefill_can_be_cut_anywhere(
+    program_bundle_of: ProgramBundleOf, name: str
+) -> None:
+    """Activations are rounded by token, so cuts differ by no more than float32's sums do."""
+    ids = token_ids(LENGTH, seed=1)
+    with open_session(program_bundle_of(name)) as session:
+        whole = session.logits(ids)
+        for cut in range(1, LENGTH):
+            session.reset()
+            session.prefill(ids[:cut])
+            last = session.prefill(ids[cut:])
+            assert np.abs(last - whole[-1]).max() < 0.045 * np.abs(whole).max(), cut
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 8, 9, 39])

@@ -35,9 +35,7 @@ LIMITS: dict[DensePrecision, PrecisionLimits] = {
 }
 
 
-def climb(
-    bundle: Bundle, checkpoint: Checkpoint | None, reference: ReferenceSession | None
-) -> Iterator[RungEntry]:
+def climb(bundle: Bundle, checkpoint: Checkpoint | None) -> Iterator[RungEntry]:
     """Climb the rungs that apply.
 
     Every rung's name says whether Core ML ran the graph or its program was evaluated.
@@ -45,7 +43,6 @@ def climb(
     Args:
         bundle: with a Core ML graph.
         checkpoint: where the bundle came from; without it the rungs that need torch are left out.
-        reference: a session of the checkpoint on the bundle's rows, where there is one already.
 
     Raises:
         BundleError: the graph cannot be loaded, or is another checkpoint's.
@@ -60,7 +57,6 @@ def climb(
             LIMITS[graph.dense],
             _stored_weights(graph),
             checkpoint=checkpoint,
-            reference=reference,
             suffix=f", {EVALUATED if graph.evaluated else 'Core ML'}",
         ).climb()
 

@@ -28,16 +28,17 @@ def stored_tensors(checkpoint: Checkpoint, dense: DensePrecision) -> dict[str, T
         checkpoint: the trained model.
         dense: precision of the dense weights.
     """
-    matrices = {
-        name: checkpoint.tensor(name)
-        for name in checkpoint.names
-        if not is_expert_table_tensor(name) and not name.endswith(("norm.weight", "age_bias"))
-    }
     scheme = BlockScheme.of(checkpoint.config, dense)
+
+    def stored(name: str) -> Tensor:
+        matrix = checkpoint.tensor(name).numpy()
+        return torch.from_numpy(scheme.dequantize(scheme.quantize(matrix), matrix.shape[1]))
+
+    others = ("norm.weight", "age_bias", "router.weight")
     return {
-        name: torch.from_numpy(scheme.dequantize(scheme.quantize(matrix.numpy()), matrix.shape[1]))
-        for name, matrix in matrices.items()
-        if not name.endswith("router.weight")
+        name: stored(name)
+        for name in checkpoint.names
+        if not is_expert_table_tensor(name) and not name.endswith(others)
     }
 
 
