@@ -63,6 +63,10 @@ def recorded_rung(
 
 def logits_after(session: Session, ids: Sequence[int], chunk: int) -> NDArray[np.float32]:
     """Logits [V] of the last token of a new sequence that is filled chunk by chunk."""
+    # Other ids come first: what an earlier run of these left in the cache would stand in for a
+    # write that is missing.
+    session.reset()
+    session.prefill([(token_id + 1) % session.model.vocab_size for token_id in ids])
     session.reset()
     for first in range(0, len(ids), chunk):
         logits = session.prefill(ids[first : first + chunk])

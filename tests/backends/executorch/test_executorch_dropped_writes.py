@@ -49,8 +49,7 @@ def test_a_dropped_cache_write_fails_the_ladder(
 ) -> None:
     folder = shutil.copytree(program_bundle_of("molkv"), tmp_path / "bundle")
     leave_out_write(folder / "dense.pte", method, number)
-    # Not rung 4 in every case: what an earlier run of the same ids wrote is still in the cache.
-    assert "6 greedy tokens" in failed_rungs(folder)
+    assert {"4 prefill in chunks", "6 greedy tokens"} <= failed_rungs(folder)
 
 
 def test_a_program_that_was_only_written_anew_passes(
