@@ -23,7 +23,9 @@ from molkv_export.backends.catalogue import (
 )
 from molkv_export.cache_scales import CacheScales
 from molkv_export.calibration import calibrate
+from molkv_export.embedding_place import EmbeddingPlace, stored_embedding
 from molkv_export.errors import ExportError
+from molkv_export.expert_choice import ExpertChoice
 from molkv_export.expert_pass import ExpertPass, require_same_inputs, wait_for_all
 from molkv_export.golden import make_golden
 from molkv_export.journal import Journal
@@ -52,6 +54,7 @@ from molkv_runtime.manifest import (
     SCHEMA_VERSION,
     BackendEntry,
     CachePrecision,
+    CalibrationEntry,
     DensePrecision,
     FileEntry,
     Manifest,
@@ -90,6 +93,7 @@ class ExportConfig:
         cache: precision of the self-attention cache, for the backends that have it; None is every
             backend's default.
         shard_size: the most bytes of a file of the expert blob; None makes a single file.
+        embedding: whether the input embedding goes into the dense graphs or into the rows.
         precisions: what `dense` comes to, for each backend.
         caches: what `cache` comes to, for each backend.
 
@@ -107,6 +111,7 @@ class ExportConfig:
     dense: str | Mapping[str, str] | None = None
     cache: str | None = None
     shard_size: int | None = None
+    embedding: EmbeddingPlace = "graph"
     precisions: dict[str, DensePrecision] = field(init=False)
     caches: dict[str, CachePrecision] = field(init=False)
 
@@ -143,6 +148,8 @@ def export(
     dense: str | Mapping[str, str] | None = None,
     cache: str | None = None,
     shard_size: int | None = None,
+    embedding: EmbeddingPlace = "graph",
+    choice: ExpertChoice | None = None,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> Bundle:
     """Turn a checkpoint into a bundle and verify it.
@@ -166,6 +173,9 @@ def export(
         cache: ``int8`` makes ONNX's self-attention cache a quarter of float32's. None is the
             default of every backend.
         shard_size: the most bytes of a file of the expert blob; None makes a single file.
+        embedding: ``graph`` puts the input embedding into every dense graph, ``storage`` into the
+            expert rows, so that it is not in memory.
+        choice: how `experts` was chosen, for the manifest.
         on_progress: told where the export stands, on the first rank.
 
     Returns:
@@ -187,10 +197,11 @@ def export(
         dense=dense,
         cache=cache,
         shard_size=shard_size,
+        embedding=embedding,
     )
     with Ranks(_LONGEST_WAIT) as ranks:
         try:
-            return _Export(config, ranks, on_progress or (lambda _: None)).execute()
+            return _Export(config, ranks, choice, on_progress or (lambda _: None)).execute()
         except (MolkvError, ModelError) as error:
             if ranks.count == 1:
                 raise
@@ -202,12 +213,18 @@ class _Export:
     """One export: the passes share the open checkpoint and the ranks."""
 
     def __init__(
-        self, config: ExportConfig, ranks: Ranks, on_progress: Callable[[ExportProgress], None]
+        self,
+        config: ExportConfig,
+        ranks: Ranks,
+        choice: ExpertChoice | None,
+        on_progress: Callable[[ExportProgress], None],
     ) -> None:
         self.config = config
         self.ranks = ranks
+        self.choice = choice
         self.on_progress = on_progress
         self.checkpoint = Checkpoint(config.checkpoint)
+        self.embedding = stored_embedding(self.checkpoint.config, config.embedding)
         self.tokenizer_file = config.tokenizer or self.checkpoint.tokenizer_file
         self.tokenizer = None
         self.backend_entries: dict[str, BackendEntry] = {}
@@ -242,7 +259,12 @@ class _Export:
         if self.checkpoint.config.has_experts:
             config = self.config
             rows = ExpertPass(
-                self.checkpoint, config.experts, identity, self.ranks, config.shard_size
+                self.checkpoint,
+                config.experts,
+                identity,
+                self.ranks,
+                config.shard_size,
+                self.embedding,
             )
         if not self.ranks.is_first:
             self._write_blob(rows, None)
@@ -267,6 +289,7 @@ class _Export:
                     identity.hex(),
                     dense,
                     cache_scales if self.config.caches[backend] == "int8" else None,
+                    self.embedding,
                 )
             files += graph.files
             self.backend_entries[backend] = graph.entry
@@ -328,6 +351,7 @@ class _Export:
             self.tokenizer_file,
             precisions=self.config.precisions,
             shard_size=self.config.shard_size,
+            embedding=self.config.embedding,
         )
 
     def _manifest(self, identity: bytes, files: list[FileEntry], experts: list[str]) -> Manifest:
@@ -341,7 +365,9 @@ class _Export:
             identity=identity.hex(),
             model=msgspec.convert(config.to_json(), ModelEntry),
             quantization=QuantizationEntry(
-                experts=self.config.experts if config.has_experts else None
+                experts=self.config.experts if config.has_experts else None,
+                embedding=self.embedding,
+                calibration=None if self.choice is None else _calibration(self.choice),
             ),
             experts=experts,
             backends=self.backend_entries,
@@ -382,6 +408,17 @@ class _Export:
         if not self.ranks.is_first:
             return
         self.on_progress(ExportProgress(name, done, total, cost))
+
+
+def _calibration(choice: ExpertChoice) -> CalibrationEntry:
+    comparison = choice.trials[-1].comparison
+    assert comparison is not None  # noqa: S101 - it was chosen by it; for the type checker
+    return CalibrationEntry(
+        max_kl=choice.max_kl,
+        kl_divergence=comparison.kl_divergence.mean,
+        same_top1=comparison.same_top1.mean,
+        tokens=choice.tokens,
+    )
 
 
 def _file_entry(file: Path, folder: Path) -> FileEntry:

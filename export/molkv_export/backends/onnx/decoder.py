@@ -36,7 +36,12 @@ from molkv_export.expert_blob import row_geometry
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
-from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision
+from molkv_runtime.manifest import (
+    BackendEntry,
+    CachePrecision,
+    DensePrecision,
+    EmbeddingPrecision,
+)
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
@@ -78,6 +83,7 @@ def write_dense_graph(
     identity: str,
     dense: DensePrecision = "fp32",
     cache_scales: CacheScales | None = None,
+    embedding: EmbeddingPrecision | None = None,
 ) -> LoweredGraph:
     """Write ``dense.onnx`` and ``dense.onnx.data``.
 
@@ -88,6 +94,7 @@ def write_dense_graph(
         identity: the checkpoint's, in hexadecimal; kept in the model's metadata.
         dense: precision of the dense weights.
         cache_scales: of an int8 self-attention cache; None keeps it in float32.
+        embedding: precision of the input embedding in the rows; None puts it into the graph.
 
     Returns:
         the files written and the operators that they need.
@@ -98,7 +105,7 @@ def write_dense_graph(
     config = checkpoint.config
     check_model(config, dense)
     with GraphBuilder(folder / DATA_FILE) as graph:
-        _Decoder(graph, checkpoint, experts, dense, cache_scales).build()
+        _Decoder(graph, checkpoint, experts, dense, cache_scales).build(embedding)
         functions = []
         if config.has_experts:
             quantized = experts != "f16"
@@ -113,7 +120,12 @@ def write_dense_graph(
             functions = [expert_attention_function(shape)]
         cache: CachePrecision = "fp32" if cache_scales is None else "int8"
         metadata = graph_properties(
-            config, identity=identity, experts=experts, dense=dense, cache=cache
+            config,
+            identity=identity,
+            experts=experts,
+            dense=dense,
+            cache=cache,
+            embedding=embedding,
         )
         operators = required_operators(config)
         model = graph.model("molkv_dense_graph", functions, operators, metadata)
@@ -153,22 +165,19 @@ class _Decoder:
             else BlockedMatrices(graph, BlockScheme.of(self.config, dense))
         )
 
-    def build(self) -> None:
+    def build(self, embedding: EmbeddingPrecision | None) -> None:
         graph, config = self.graph, self.config
-        input_ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        tokens = self._tokens(embedding)
         graph.input("position", TensorProto.INT64, [1])
         logits_index = graph.input("logits_index", TensorProto.INT64, ["logits_rows"])
         if config.has_experts:
             graph.input("expert_start", TensorProto.INT64, [1])
-        self._lengths(input_ids)
+        self._lengths(tokens)
         cosine, sine = rotary_table(config)
         graph.weight("rotary_cosine", cosine.numpy())
         graph.weight("rotary_sine", sine.numpy())
 
-        table = "model.embed_tokens.weight"
-        stream = self.matrices.lookup(
-            table, partial(self._array, table), input_ids, name="embed_tokens"
-        )
+        stream = tokens if embedding is not None else self._looked_up(tokens)
         x = self._norm(stream, "model.layers.0.input_layernorm.weight", name="layers.0.input_norm")
         for number in range(config.num_hidden_layers):
             attended = self._self_attention(number, x)
@@ -195,10 +204,22 @@ class _Decoder:
             x, stream = self._add_norm(stream, added, following, name=name)
         self._head(x)
 
-    def _lengths(self, input_ids: str) -> None:
+    def _tokens(self, embedding: EmbeddingPrecision | None) -> str:
+        """Declare the new tokens: their ids, or their embeddings where rows carry them."""
+        if embedding is None:
+            return self.graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        shape = [1, "tokens", self.config.hidden_size]
+        return self.graph.input("embeddings", TensorProto.FLOAT, shape)
+
+    def _looked_up(self, input_ids: str) -> str:
+        table = "model.embed_tokens.weight"
+        load = partial(self._array, table)
+        return self.matrices.lookup(table, load, input_ids, name="embed_tokens")
+
+    def _lengths(self, tokens: str) -> None:
         """`position` and T as GroupQueryAttention wants them."""
         graph = self.graph
-        length = graph.node("Shape", [input_ids], name="new_tokens", start=1, end=2)
+        length = graph.node("Shape", [tokens], name="new_tokens", start=1, end=2)
         total = graph.node("Add", ["position", length], name="total_tokens")
         total = graph.node("Cast", [total], name="total_tokens_int32", to=TensorProto.INT32)
         one = graph.weight("one_int32", np.array([1], np.int32))

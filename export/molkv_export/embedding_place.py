@@ -1,0 +1,40 @@
+"""Where a model's input embedding goes: into the dense graphs, or into the expert rows."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal, get_args
+
+from molkv_export.errors import ExportError
+
+if TYPE_CHECKING:
+    from molkv_model.config import ModelConfig
+    from molkv_runtime.manifest import EmbeddingPrecision
+
+__all__ = ["EMBEDDING_PLACES", "EmbeddingPlace", "stored_embedding"]
+
+logger = logging.getLogger(__name__)
+
+EmbeddingPlace = Literal["graph", "storage"]
+"""``graph``: a table in every dense graph. ``storage``: a part of every token's row."""
+
+EMBEDDING_PLACES: tuple[EmbeddingPlace, ...] = get_args(EmbeddingPlace)
+
+
+def stored_embedding(config: ModelConfig, place: EmbeddingPlace) -> EmbeddingPrecision | None:
+    """How rows store a model's input embedding; None where the dense graphs have it.
+
+    Raises:
+        ExportError: there is no such place, or the model has no rows.
+    """
+    if place not in EMBEDDING_PLACES:
+        raise ExportError(f"embedding is {place!r}", fix=f"one of {', '.join(EMBEDDING_PLACES)}")
+    if place == "graph":
+        return None
+    if not config.has_experts:
+        raise ExportError(
+            "embedding is storage, but the model has no experts, and so no rows on storage that "
+            "its embedding could be a part of",
+            fix="leave --embedding out",
+        )
+    return "f16"
