@@ -23,7 +23,11 @@ from molkv_export.backends.catalogue import (
 )
 from molkv_export.cache_scales import CacheScales
 from molkv_export.calibration import calibrate
-from molkv_export.embedding_place import EmbeddingPlace, stored_embedding
+from molkv_export.embedding_place import (
+    EmbeddingPlace,
+    stored_embedding,
+    warn_of_tied_embedding,
+)
 from molkv_export.errors import ExportError
 from molkv_export.expert_choice import ExpertChoice
 from molkv_export.expert_pass import ExpertPass, require_same_inputs, wait_for_all
@@ -236,6 +240,8 @@ class _Export:
             check_model(backend, self.checkpoint.config, dense)
         if ranks.is_first:
             self._check_target()
+            if self.embedding is not None:
+                warn_of_tied_embedding(self.checkpoint.config, config.backends)
 
     def execute(self) -> Bundle:
         out = self.config.out

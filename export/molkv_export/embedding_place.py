@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, get_args
 
 from molkv_export.errors import ExportError
@@ -11,12 +12,15 @@ if TYPE_CHECKING:
     from molkv_model.config import ModelConfig
     from molkv_runtime.manifest import EmbeddingPrecision
 
-__all__ = ["EMBEDDING_PLACES", "EmbeddingPlace", "stored_embedding"]
+__all__ = ["EMBEDDING_PLACES", "EmbeddingPlace", "stored_embedding", "warn_of_tied_embedding"]
 
 logger = logging.getLogger(__name__)
 
 EmbeddingPlace = Literal["graph", "storage"]
 """``graph``: a table in every dense graph. ``storage``: a part of every token's row."""
+
+# Its programs have a tied table twice: once to look up, once to multiply by.
+_TWO_TABLES = ("executorch",)
 
 EMBEDDING_PLACES: tuple[EmbeddingPlace, ...] = get_args(EmbeddingPlace)
 
@@ -38,3 +42,16 @@ def stored_embedding(config: ModelConfig, place: EmbeddingPlace) -> EmbeddingPre
             fix="leave --embedding out",
         )
     return "f16"
+
+
+def warn_of_tied_embedding(config: ModelConfig, backends: Iterable[str]) -> None:
+    """Log a warning where embeddings in the rows leave the table in the graphs, as their head."""
+    if not config.tie_word_embeddings:
+        return
+    kept = [name for name in backends if name not in _TWO_TABLES]
+    if kept:
+        logger.warning(
+            "embedding is storage, but the head is the embedding and keeps the table: dense graphs "
+            "of %s become no smaller, and rows become larger",
+            " and ".join(kept),
+        )

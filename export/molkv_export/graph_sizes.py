@@ -62,9 +62,7 @@ def graph_sizes(
     return sizes
 
 
-def _onnx(
-    checkpoint: Checkpoint, dense: DensePrecision, place: EmbeddingPlace
-) -> dict[str, int]:
+def _onnx(checkpoint: Checkpoint, dense: DensePrecision, place: EmbeddingPlace) -> dict[str, int]:
     config, bytes_per_weight = checkpoint.config, _ONNX_BYTES[dense]
     names = dense_names(checkpoint, place)
     weights = [int(checkpoint.size(name) * bytes_per_weight) for name in names]

@@ -176,9 +176,8 @@ void CheckEmbeddings(const molkv_blob* blob, const molkv_blob_info& info, const 
   const uint64_t size = info.geometry.value_size;
   std::vector<float> embeddings(batch.index.size() * size);
   molkv_error error = {};
-  const molkv_status status =
-      molkv_blob_embeddings(blob, batch.rows.data(), batch.index.data(), batch.index.size(),
-                            embeddings.data(), &error);
+  const molkv_status status = molkv_blob_embeddings(blob, batch.rows.data(), batch.index.data(),
+                                                    batch.index.size(), embeddings.data(), &error);
   if (molkv_blob_embedding_dtype(blob) == MOLKV_NONE) {
     Promise(status == MOLKV_INVALID_ARGUMENT, "rows without embeddings give none");
     CheckFailure(status, error);

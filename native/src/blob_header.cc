@@ -142,8 +142,8 @@ void ValidateFields(const BlobHeader& header, const std::string& source) {
   if (header.version_minor != minor) {
     throw FormatError(source, "version_minor", header.version_minor,
                       "must be " + std::to_string(minor) + " where value_dtype is " +
-                          std::to_string(header.geometry.value_dtype) +
-                          " and embedding_dtype " + std::to_string(header.embedding_dtype));
+                          std::to_string(header.geometry.value_dtype) + " and embedding_dtype " +
+                          std::to_string(header.embedding_dtype));
   }
   const RowLayout layout =
       RowLayout::Of(header.geometry, header.embedding_dtype, header.row_stride, source);

@@ -38,8 +38,8 @@ struct RowLayout {
   static RowLayout Of(const molkv_geometry& geometry, const std::string& source);
 
   // The same with an embedding of a type, perhaps MOLKV_NONE, and a stride that a file states.
-  static RowLayout Of(const molkv_geometry& geometry, uint32_t embedding_dtype,
-                      uint64_t row_stride, const std::string& source);
+  static RowLayout Of(const molkv_geometry& geometry, uint32_t embedding_dtype, uint64_t row_stride,
+                      const std::string& source);
 };
 
 // Bytes that the stride of rows of `row_size` bytes must be a multiple of.

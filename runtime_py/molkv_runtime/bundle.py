@@ -222,9 +222,7 @@ class Bundle:
             value_size=model.hidden_size,
             dtype=EXPERT_TYPES[precision],
             embedding_dtype=(
-                DataType.NONE
-                if self.manifest.quantization.embedding is None
-                else DataType.FLOAT16
+                DataType.NONE if self.manifest.quantization.embedding is None else DataType.FLOAT16
             ),
         )
 

@@ -214,7 +214,9 @@ class RowLayout:
         for layer, arrays in enumerate(layers):
             for name in ("keys", "values", "key_scales", "value_scales"):
                 array: NDArray[Any] | None = getattr(arrays, name)
-                _put(rows, layer * self.layer_size, present.get(name), array, f"layer {layer} {name}")
+                _put(
+                    rows, layer * self.layer_size, present.get(name), array, f"layer {layer} {name}"
+                )
         _put(rows, 0, self.embedding_section, embeddings, "embeddings")
         stored = self.stored_checksums(rows)
         for position, row in enumerate(rows):

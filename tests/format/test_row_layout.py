@@ -117,7 +117,9 @@ def test_packing_refuses_embeddings_that_are_missing_superfluous_or_do_not_fit()
     with pytest.raises(BlobFormatError, match="embeddings is given, but this geometry has none"):
         RowLayout.of(SMALL).pack(layers, half)
     for wrong in (half[:1], half[:, :5], half.astype(np.float32)):
-        with pytest.raises(BlobFormatError, match=r"embeddings is float\d\d .*, but must be float16"):
+        with pytest.raises(
+            BlobFormatError, match=r"embeddings is float\d\d .*, but must be float16"
+        ):
             layout.pack(layers, wrong)  # type: ignore[arg-type]
 
 

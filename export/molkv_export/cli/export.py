@@ -265,7 +265,9 @@ def _embedding_facts(plan: ExportPlan) -> dict[str, str]:
     """What the input embedding on storage costs and saves; nothing where the graphs have it."""
     if plan.embedding == "graph":
         return {}
-    saved = ", ".join(f"{size(count)} ({name})" for name, count in plan.embedding_saved_bytes.items())
+    saved = ", ".join(
+        f"{size(count)} ({name})" for name, count in plan.embedding_saved_bytes.items()
+    )
     return {
         "input embedding in each row adds": f"{plan.embedding_bytes_per_token:,} bytes to a read",
         "and leaves the dense graph, about": saved,
