@@ -91,8 +91,8 @@ class RowGeometry:
             FLOAT16. Those of INT8 keys are always FLOAT32.
         key_group_size: key elements that share a scale; G*dk with INT8 keys, 0 with others.
         value_group_size: value elements that share a scale; d with INT8, 32 with INT4, otherwise 0.
-        embedding_dtype: type of the token's input embedding, d elements, that ends the row: FLOAT16,
-            or NONE where the dense graph has the embedding.
+        embedding_dtype: type of the token's input embedding, d elements, which ends the row:
+            FLOAT16, or NONE where the dense graph has the embedding.
     """
 
     layers: int
