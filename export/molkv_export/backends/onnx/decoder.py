@@ -208,7 +208,7 @@ class _Decoder:
         """Declare the new tokens: their ids, or their embeddings where rows carry them."""
         if embedding is None:
             return self.graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
-        shape = [1, "tokens", self.config.hidden_size]
+        shape: list[int | str] = [1, "tokens", self.config.hidden_size]
         return self.graph.input("embeddings", TensorProto.FLOAT, shape)
 
     def _looked_up(self, input_ids: str) -> str:
