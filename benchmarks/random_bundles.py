@@ -58,7 +58,7 @@ def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def resident(field: str) -> int:
-    """Bytes of this process's memory: VmHWM, its peak, or RssAnon, what is backed by no file."""
+    """Bytes of this process's memory: VmHWM, its peak; VmRSS; RssAnon, what no file backs."""
     # `getrusage` would report the parent's peak: it outlives the fork and the exec.
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{field}:"):

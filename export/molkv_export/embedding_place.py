@@ -45,13 +45,17 @@ def stored_embedding(config: ModelConfig, place: EmbeddingPlace) -> EmbeddingPre
 
 
 def warn_of_tied_embedding(config: ModelConfig, backends: Iterable[str]) -> None:
-    """Log a warning where embeddings in the rows leave the table in the graphs, as their head."""
+    """Log a warning where graphs keep the table, as their head, all the same.
+
+    It is no error: an engine may hold such a table twice, as it is stored to look up and packed to
+    multiply by, and then once (docs/graph.md, "The input embedding").
+    """
     if not config.tie_word_embeddings:
         return
     kept = [name for name in backends if name not in _TWO_TABLES]
     if kept:
         logger.warning(
-            "embedding is storage, but the head is the embedding and keeps the table: dense graphs "
-            "of %s become no smaller, and rows become larger",
-            " and ".join(kept),
+            "embedding is storage, but the head is the embedding: its table stays in the dense "
+            "graph (%s), which becomes no smaller",
+            ", ".join(kept),
         )
