@@ -6,19 +6,16 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
 from molkv_export.backends.catalogue import (
     BACKENDS,
     check_model,
-    choose_caches,
-    choose_precisions,
     write_dense_graph,
 )
 from molkv_export.cache_scales import CacheScales
@@ -31,6 +28,7 @@ from molkv_export.embedding_place import (
 from molkv_export.errors import ExportError
 from molkv_export.expert_choice import ExpertChoice
 from molkv_export.expert_pass import ExpertPass, require_same_inputs, wait_for_all
+from molkv_export.export_config import EXPERT_PRECISIONS, ExportConfig
 from molkv_export.golden import make_golden
 from molkv_export.journal import Journal
 from molkv_export.model_card import CARD_FILE, model_card
@@ -57,9 +55,7 @@ from molkv_runtime.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
     BackendEntry,
-    CachePrecision,
     CalibrationEntry,
-    DensePrecision,
     FileEntry,
     Manifest,
     ModelEntry,
@@ -77,55 +73,6 @@ logger = logging.getLogger(__name__)
 
 # One rank may have hours of work left when another is done; a lost one is noticed at once.
 _LONGEST_WAIT = timedelta(days=30)
-
-EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """What to export and where to.
-
-    Attributes:
-        checkpoint: a folder in Hugging Face layout.
-        out: the bundle folder to make.
-        backends: whose dense graphs to write.
-        experts: precision of the expert rows.
-        tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
-        force: replace an existing folder.
-        dense: precision of the dense weights: one for all backends, one for each that is named,
-            or None; a backend that gets none has its default.
-        cache: precision of the self-attention cache, for the backends that have it; None is every
-            backend's default.
-        shard_size: the most bytes of a file of the expert blob; None makes a single file.
-        embedding: whether the input embedding goes into the dense graphs or into the rows.
-        precisions: what `dense` comes to, for each backend.
-        caches: what `cache` comes to, for each backend.
-
-    Raises:
-        ExportError: an option is unknown, a backend lacks the precision or is not installed; before
-            any work.
-    """
-
-    checkpoint: Path
-    out: Path
-    backends: tuple[str, ...] = ("onnx",)
-    experts: ExpertPrecision = "int8"
-    tokenizer: Path | None = None
-    force: bool = False
-    dense: str | Mapping[str, str] | None = None
-    cache: str | None = None
-    shard_size: int | None = None
-    embedding: EmbeddingPlace = "graph"
-    precisions: dict[str, DensePrecision] = field(init=False)
-    caches: dict[str, CachePrecision] = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.experts not in EXPERT_PRECISIONS:
-            raise ExportError(
-                f"experts is {self.experts!r}", fix=f"one of {', '.join(EXPERT_PRECISIONS)}"
-            )
-        object.__setattr__(self, "precisions", choose_precisions(self.backends, self.dense))
-        object.__setattr__(self, "caches", choose_caches(self.backends, self.cache))
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,7 @@ from molkv_export.expert_blob import row_geometry
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
-from molkv_runtime.manifest import (
-    BackendEntry,
-    CachePrecision,
-    DensePrecision,
-    EmbeddingPrecision,
-)
+from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision, EmbeddingPrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
@@ -104,6 +99,10 @@ def write_dense_graph(
     """
     config = checkpoint.config
     check_model(config, dense)
+    cache: CachePrecision = "fp32" if cache_scales is None else "int8"
+    metadata = graph_properties(
+        config, identity=identity, experts=experts, dense=dense, cache=cache, embedding=embedding
+    )
     with GraphBuilder(folder / DATA_FILE) as graph:
         _Decoder(graph, checkpoint, experts, dense, cache_scales).build(embedding)
         functions = []
@@ -118,15 +117,6 @@ def write_dense_graph(
                 int4_values=experts == "int4",
             )
             functions = [expert_attention_function(shape)]
-        cache: CachePrecision = "fp32" if cache_scales is None else "int8"
-        metadata = graph_properties(
-            config,
-            identity=identity,
-            experts=experts,
-            dense=dense,
-            cache=cache,
-            embedding=embedding,
-        )
         operators = required_operators(config)
         model = graph.model("molkv_dense_graph", functions, operators, metadata)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
@@ -167,7 +157,10 @@ class _Decoder:
 
     def build(self, embedding: EmbeddingPrecision | None) -> None:
         graph, config = self.graph, self.config
-        tokens = self._tokens(embedding)
+        if embedding is None:
+            tokens = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        else:
+            tokens = graph.input("embeddings", TensorProto.FLOAT, [1, "tokens", config.hidden_size])
         graph.input("position", TensorProto.INT64, [1])
         logits_index = graph.input("logits_index", TensorProto.INT64, ["logits_rows"])
         if config.has_experts:
@@ -203,13 +196,6 @@ class _Decoder:
             name = "final_norm" if last else f"layers.{number + 1}.input_norm"
             x, stream = self._add_norm(stream, added, following, name=name)
         self._head(x)
-
-    def _tokens(self, embedding: EmbeddingPrecision | None) -> str:
-        """Declare the new tokens: their ids, or their embeddings where rows carry them."""
-        if embedding is None:
-            return self.graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
-        shape: list[int | str] = [1, "tokens", self.config.hidden_size]
-        return self.graph.input("embeddings", TensorProto.FLOAT, shape)
 
     def _looked_up(self, input_ids: str) -> str:
         table = "model.embed_tokens.weight"
