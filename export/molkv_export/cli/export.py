@@ -266,7 +266,8 @@ def _embedding_facts(plan: ExportPlan) -> dict[str, str]:
     if plan.embedding == "graph":
         return {}
     saved = ", ".join(
-        f"{size(count)} ({name})" for name, count in plan.embedding_saved_bytes.items()
+        f"{size(count)} ({name}{'' if count else ', where it is the head'})"
+        for name, count in plan.embedding_saved_bytes.items()
     )
     return {
         "input embedding in each row adds": f"{plan.embedding_bytes_per_token:,} bytes to a read",
