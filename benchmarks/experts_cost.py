@@ -5,10 +5,13 @@
 Random weights of one shape, with and without experts. The sessions of a precision live in one
 process and take turns of a few steps, so that all see the same machine; the order changes with each
 turn. Warm: a turn repeats ids whose rows are in the page cache. Cold: the blob is dropped from the
-page cache before each turn, and ids are new. Ratios are those of the medians of all steps, to the
-backbone without experts. "eager" is torch, with the whole table in memory.
+page cache before each turn, and ids are new. Embedding: as warm, but the rows carry the input
+embedding, too, and the graph has no table of it. Ratios are those of the medians of all steps, to
+the backbone without experts. "eager" is torch, with the whole table in memory.
 
-Memory is each session's own: the most that was resident in a process that runs nothing else.
+Memory is each session's own: the most that was resident in a process that runs nothing else. What
+embeddings in the rows save is told by what is resident at the end, because the peak is that of
+loading, when the engine has some weights twice.
 """
 
 from __future__ import annotations
@@ -39,14 +42,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from molkv_runtime import Bundle, Session
-from molkv_runtime.manifest import CachePrecision, DensePrecision
+from molkv_runtime.manifest import CachePrecision, DensePrecision, EmbeddingPrecision
 from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.threads import available_cores
 
 MB = 1e6
 BASELINE = "no experts"
-STORED = ("warm", "cold")
+EMBEDDED = "embedding"
+STORED = ("warm", "cold", EMBEDDED)
+EMBEDDED_BLOB_FILE = "experts-and-embedding.molkv"
 KINDS = (BASELINE, *STORED)
+DISTINCT = (BASELINE, "warm", EMBEDDED)
+"""Kinds that have bundles of their own."""
 PLANES = ("keys", "key_scales", "values", "value_scales")
 Step = Callable[[int], object]
 
@@ -63,7 +70,7 @@ class Precision:
 
     def bundle(self, root: Path, kind: str) -> Path:
         """Where the bundle for a kind of session is."""
-        part = "dense" if kind == BASELINE else "experts"
+        part = {BASELINE: "dense", EMBEDDED: "embedded"}.get(kind, "experts")
         return root / f"{part}-{self.dense}-{self.cache}"
 
 
@@ -89,31 +96,49 @@ def make_bundles(shape: str, root: Path, progress: Progress) -> None:
     """Checkpoints, one blob and all bundles, as far as they are not there."""
     from molkv_model.config import preset
 
-    task = progress.add_task("export", total=3 + 2 * len(PRECISIONS))
+    task = progress.add_task("export", total=4 + 3 * len(PRECISIONS))
     config = preset(shape)
     for name, made in (("experts", config), ("dense", config.without_experts())):
         folder = root / f"checkpoint-{name}"
         if not folder.exists():
             in_child(write_checkpoint, made, folder)
         progress.advance(task)
-    blob = root / BLOB_FILE
-    if not blob.exists():
-        in_child(write_blob, root / "checkpoint-experts", blob)
-    progress.advance(task)
+    checkpoint = root / "checkpoint-experts"
+    blobs: dict[str, tuple[Path, EmbeddingPrecision | None]] = {
+        "warm": (root / BLOB_FILE, None),
+        EMBEDDED: (root / EMBEDDED_BLOB_FILE, "f16"),
+    }
+    for blob, embedding in blobs.values():
+        if not blob.exists():
+            in_child(write_blob, checkpoint, blob, "int8", embedding)
+        progress.advance(task)
     for precision in PRECISIONS:
-        for kind in (BASELINE, "warm"):
+        for kind in DISTINCT:
             out = precision.bundle(root, kind)
             if not out.exists():
-                checkpoint = root / (
-                    "checkpoint-dense" if kind == BASELINE else "checkpoint-experts"
-                )
-                in_child(make_bundle, out, checkpoint, blob, precision)
+                blob, embedding = blobs["warm" if kind == BASELINE else kind]
+                source = root / "checkpoint-dense" if kind == BASELINE else checkpoint
+                in_child(make_bundle, out, source, blob, precision, embedding)
             progress.advance(task)
 
 
-def make_bundle(out: Path, checkpoint: Path, blob: Path, precision: Precision) -> None:
+def make_bundle(
+    out: Path,
+    checkpoint: Path,
+    blob: Path,
+    precision: Precision,
+    embedding: EmbeddingPrecision | None,
+) -> None:
     """One bundle."""
-    write_bundle(out, checkpoint, blob, "onnx", precision.dense, cache=precision.cache)
+    write_bundle(
+        out,
+        checkpoint,
+        blob,
+        "onnx",
+        precision.dense,
+        cache=precision.cache,
+        embedding=embedding,
+    )
 
 
 def measure_steps(precision: Precision, root: Path, load: Load, context: int) -> dict[str, Any]:
@@ -210,14 +235,18 @@ def measure_eager(root: Path, load: Load, context: int) -> float:
 
 
 def measure_memory(bundle_folder: Path, threads: int) -> dict[str, int]:
-    """In a child: the most that was ever resident, and the bytes of the expert window."""
+    """In a child: the most that was ever resident, what is, and bytes of the expert window."""
     bundle = Bundle.open(bundle_folder, verify_checksums=False)
     with Session(bundle, threads=threads) as session:
         ids = np.random.default_rng(0).integers(0, session.model.vocab_size, 512).tolist()
         session.prefill(ids[:256])
         for token in ids[256:]:
             session.step(token)
-        return {"peak_bytes": resident("VmHWM"), "window_bytes": session.window_bytes}
+        return {
+            "peak_bytes": resident("VmHWM"),
+            "resident_bytes": resident("VmRSS"),
+            "window_bytes": session.window_bytes,
+        }
 
 
 def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dict[str, Any]]:
@@ -231,7 +260,7 @@ def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dic
     for precision in PRECISIONS:
         memory = {
             kind: in_child(measure_memory, precision.bundle(root, kind), load.threads)
-            for kind in (BASELINE, "warm")
+            for kind in DISTINCT
         }
         progress.advance(task)
         for context in load.contexts:
@@ -256,25 +285,30 @@ def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dic
 def print_tables(results: list[dict[str, Any]]) -> None:
     """Speed by precision and context, then memory by precision."""
     print(f"{'dense':6}{'cache':6}{'context':>8}{'none':>10}{'warm':>10}{'ratio':>7}", end="")
-    print(f"{'cold':>10}{'ratio':>7}{'lookup µs':>11}{'of step':>9}{'eager':>8}{'x':>6}")
+    print(f"{'cold':>10}{'ratio':>7}{'embed':>10}{'ratio':>7}", end="")
+    print(f"{'lookup µs':>11}{'of step':>9}{'embed µs':>10}{'eager':>8}{'x':>6}")
     for found in results:
         step, ratio = found["step_s"], found["ratio"]
         print(f"{found['dense']:6}{found['cache']:6}{found['context']:8}", end="")
         print(f"{1 / step[BASELINE]:10.1f}{1 / step['warm']:10.1f}{ratio['warm']:7.3f}", end="")
-        print(f"{1 / step['cold']:10.1f}{ratio['cold']:7.3f}", end="")
-        lookup = found["lookup_s"]["warm"]
+        for kind in ("cold", EMBEDDED):
+            print(f"{1 / step[kind]:10.1f}{ratio[kind]:7.3f}", end="")
+        lookup, embedded = (found["lookup_s"][kind] for kind in ("warm", EMBEDDED))
         print(f"{1e6 * lookup:11.1f}{100 * lookup / step['warm']:8.1f}%", end="")
+        print(f"{1e6 * embedded:10.1f}", end="")
         eager = found["eager_s"]
         print("" if eager is None else f"{1 / eager:8.1f}{eager / step['warm']:6.1f}")
     print()
-    print(f"{'dense':6}{'cache':6}{'none MB':>10}{'warm MB':>10}{'window MB':>11}{'more MB':>9}")
+    print(f"{'dense':6}{'cache':6}{'none MB':>10}{'warm MB':>10}{'window MB':>11}", end="")
+    print(f"{'more MB':>9}{'embed MB':>10}{'saves MB':>10}")
     for found in results:
         if found["context"] == results[0]["context"]:
-            none, warm = (found["memory"][kind] for kind in (BASELINE, "warm"))
+            none, warm, embedded = (found["memory"][kind] for kind in DISTINCT)
+            saved = warm["resident_bytes"] - embedded["resident_bytes"]
             more = warm["peak_bytes"] - none["peak_bytes"] - warm["window_bytes"]
             print(f"{found['dense']:6}{found['cache']:6}{none['peak_bytes'] / MB:10.1f}", end="")
             print(f"{warm['peak_bytes'] / MB:10.1f}{warm['window_bytes'] / MB:11.1f}", end="")
-            print(f"{more / MB:9.1f}")
+            print(f"{more / MB:9.1f}{embedded['peak_bytes'] / MB:10.1f}{saved / MB:10.1f}")
 
 
 def parse_arguments() -> argparse.Namespace:

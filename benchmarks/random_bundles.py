@@ -21,6 +21,7 @@ from molkv_runtime.manifest import (
     SCHEMA_VERSION,
     CachePrecision,
     DensePrecision,
+    EmbeddingPrecision,
     FileEntry,
     Manifest,
     ModelEntry,
@@ -57,7 +58,7 @@ def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def resident(field: str) -> int:
-    """Bytes of this process's memory: VmHWM, its peak, or RssAnon, what is backed by no file."""
+    """Bytes of this process's memory: VmHWM, its peak; VmRSS; RssAnon, what no file backs."""
     # `getrusage` would report the parent's peak: it outlives the fork and the exec.
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{field}:"):
@@ -75,7 +76,12 @@ def write_checkpoint(config: ModelConfig, folder: Path) -> None:
     save(model, folder)
 
 
-def write_blob(checkpoint_folder: Path, file: Path, experts: ExpertPrecision = "int8") -> None:
+def write_blob(
+    checkpoint_folder: Path,
+    file: Path,
+    experts: ExpertPrecision = "int8",
+    embedding: EmbeddingPrecision | None = None,
+) -> None:
     """The expert blob, which all bundles of a checkpoint share."""
     from molkv_export import expert_pass
     from molkv_model.checkpoint import Checkpoint
@@ -83,7 +89,7 @@ def write_blob(checkpoint_folder: Path, file: Path, experts: ExpertPrecision = "
     checkpoint = Checkpoint(checkpoint_folder)
     with TemporaryDirectory(dir=file.parent) as folder:
         (written,) = expert_pass.write_blob(
-            checkpoint, Path(folder), experts, checkpoint.identity()
+            checkpoint, Path(folder), experts, checkpoint.identity(), embedding
         )
         written.replace(file)
 
@@ -97,6 +103,7 @@ def write_bundle(
     *,
     experts: ExpertPrecision = "int8",
     cache: CachePrecision | None = None,
+    embedding: EmbeddingPrecision | None = None,
 ) -> None:
     """What `molkv export` writes, without golden cases and verdict, which take minutes each.
 
@@ -108,6 +115,7 @@ def write_bundle(
         dense: precision of its weights.
         experts: precision of the rows.
         cache: of the self-attention cache; None is the backend's default.
+        embedding: of the input embedding in the rows; None puts it into the graph.
     """
     import numpy as np
 
@@ -124,7 +132,9 @@ def write_bundle(
     scales = CacheScales(scale, scale) if cache == "int8" else None
     with partial_folder(out) as folder, torch_threads(config.hidden_size):
         with measured() as cost:
-            graph = write_dense_graph(backend, checkpoint, folder, experts, identity, dense, scales)
+            graph = write_dense_graph(
+                backend, checkpoint, folder, experts, identity, dense, scales, embedding
+            )
         files = [*graph.files, folder / GOLDEN_FILE]
         if config.has_experts:
             (folder / BLOB_FILE).hardlink_to(blob)
@@ -135,7 +145,9 @@ def write_bundle(
             producer={name: version(name) for name in BACKENDS[backend].packages},
             identity=identity,
             model=ModelEntry(**config.to_json()),
-            quantization=QuantizationEntry(experts=experts if config.has_experts else None),
+            quantization=QuantizationEntry(
+                experts=experts if config.has_experts else None, embedding=embedding
+            ),
             experts=[BLOB_FILE] if config.has_experts else [],
             backends={backend: graph.entry},
             tokenizer=None,

@@ -46,13 +46,19 @@ def bundle_of(small_models_folder: Path, checkpoint_of: CheckpointOf) -> BundleO
     """From a kind, as above, and precisions to a bundle folder; not to be changed."""
 
     def make(
-        name: str, experts: str = "int8", *, dense: str | None = None, cache: str | None = None
+        name: str,
+        experts: str = "int8",
+        *,
+        dense: str | None = None,
+        cache: str | None = None,
+        embedding: str = "graph",
     ) -> Path:
         from molkv_export import export
 
-        folder = small_models_folder / f"bundle-{name}-{experts}-{dense}-{cache}"
+        folder = small_models_folder / f"bundle-{name}-{experts}-{dense}-{cache}-{embedding}"
         if not folder.exists():
-            export(checkpoint_of(name), folder, experts=experts, dense=dense, cache=cache)
+            options = {"dense": dense, "cache": cache, "embedding": embedding}
+            export(checkpoint_of(name), folder, experts=experts, **options)
         return folder
 
     return make

@@ -31,7 +31,7 @@ _CHECKPOINTS: dict[str, tuple[str, dict[str, Any]]] = {
 _OPTIONS: dict[str, dict[str, Any]] = {
     "molkv": {"backends": ["onnx", "executorch"]},
     "mole": {"experts": "f16"},
-    "untied": {"experts": "f16"},
+    "untied": {"experts": "f16", "embedding": "storage"},
     "int8-weights": {"dense": "int8"},
     "int4-weights": {"dense": "int4", "experts": "int4"},
 }

@@ -6,25 +6,29 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
 from molkv_export.backends.catalogue import (
     BACKENDS,
     check_model,
-    choose_caches,
-    choose_precisions,
     write_dense_graph,
 )
 from molkv_export.cache_scales import CacheScales
 from molkv_export.calibration import calibrate
+from molkv_export.embedding_place import (
+    EmbeddingPlace,
+    stored_embedding,
+    warn_of_tied_embedding,
+)
 from molkv_export.errors import ExportError
+from molkv_export.expert_choice import ExpertChoice
 from molkv_export.expert_pass import ExpertPass, require_same_inputs, wait_for_all
+from molkv_export.export_config import EXPERT_PRECISIONS, ExportConfig
 from molkv_export.golden import make_golden
 from molkv_export.journal import Journal
 from molkv_export.model_card import CARD_FILE, model_card
@@ -51,8 +55,7 @@ from molkv_runtime.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
     BackendEntry,
-    CachePrecision,
-    DensePrecision,
+    CalibrationEntry,
     FileEntry,
     Manifest,
     ModelEntry,
@@ -70,53 +73,6 @@ logger = logging.getLogger(__name__)
 
 # One rank may have hours of work left when another is done; a lost one is noticed at once.
 _LONGEST_WAIT = timedelta(days=30)
-
-EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """What to export and where to.
-
-    Attributes:
-        checkpoint: a folder in Hugging Face layout.
-        out: the bundle folder to make.
-        backends: whose dense graphs to write.
-        experts: precision of the expert rows.
-        tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
-        force: replace an existing folder.
-        dense: precision of the dense weights: one for all backends, one for each that is named,
-            or None; a backend that gets none has its default.
-        cache: precision of the self-attention cache, for the backends that have it; None is every
-            backend's default.
-        shard_size: the most bytes of a file of the expert blob; None makes a single file.
-        precisions: what `dense` comes to, for each backend.
-        caches: what `cache` comes to, for each backend.
-
-    Raises:
-        ExportError: an option is unknown, a backend lacks the precision or is not installed; before
-            any work.
-    """
-
-    checkpoint: Path
-    out: Path
-    backends: tuple[str, ...] = ("onnx",)
-    experts: ExpertPrecision = "int8"
-    tokenizer: Path | None = None
-    force: bool = False
-    dense: str | Mapping[str, str] | None = None
-    cache: str | None = None
-    shard_size: int | None = None
-    precisions: dict[str, DensePrecision] = field(init=False)
-    caches: dict[str, CachePrecision] = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.experts not in EXPERT_PRECISIONS:
-            raise ExportError(
-                f"experts is {self.experts!r}", fix=f"one of {', '.join(EXPERT_PRECISIONS)}"
-            )
-        object.__setattr__(self, "precisions", choose_precisions(self.backends, self.dense))
-        object.__setattr__(self, "caches", choose_caches(self.backends, self.cache))
 
 
 @dataclass(frozen=True)
@@ -143,6 +99,8 @@ def export(
     dense: str | Mapping[str, str] | None = None,
     cache: str | None = None,
     shard_size: int | None = None,
+    embedding: EmbeddingPlace = "graph",
+    choice: ExpertChoice | None = None,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> Bundle:
     """Turn a checkpoint into a bundle and verify it.
@@ -166,6 +124,9 @@ def export(
         cache: ``int8`` makes ONNX's self-attention cache a quarter of float32's. None is the
             default of every backend.
         shard_size: the most bytes of a file of the expert blob; None makes a single file.
+        embedding: ``graph`` puts the input embedding into every dense graph, ``storage`` into the
+            expert rows, so that it is not in memory.
+        choice: how `experts` was chosen, for the manifest.
         on_progress: told where the export stands, on the first rank.
 
     Returns:
@@ -187,10 +148,11 @@ def export(
         dense=dense,
         cache=cache,
         shard_size=shard_size,
+        embedding=embedding,
     )
     with Ranks(_LONGEST_WAIT) as ranks:
         try:
-            return _Export(config, ranks, on_progress or (lambda _: None)).execute()
+            return _Export(config, ranks, choice, on_progress or (lambda _: None)).execute()
         except (MolkvError, ModelError) as error:
             if ranks.count == 1:
                 raise
@@ -202,12 +164,18 @@ class _Export:
     """One export: the passes share the open checkpoint and the ranks."""
 
     def __init__(
-        self, config: ExportConfig, ranks: Ranks, on_progress: Callable[[ExportProgress], None]
+        self,
+        config: ExportConfig,
+        ranks: Ranks,
+        choice: ExpertChoice | None,
+        on_progress: Callable[[ExportProgress], None],
     ) -> None:
         self.config = config
         self.ranks = ranks
+        self.choice = choice
         self.on_progress = on_progress
         self.checkpoint = Checkpoint(config.checkpoint)
+        self.embedding = stored_embedding(self.checkpoint.config, config.embedding)
         self.tokenizer_file = config.tokenizer or self.checkpoint.tokenizer_file
         self.tokenizer = None
         self.backend_entries: dict[str, BackendEntry] = {}
@@ -219,6 +187,8 @@ class _Export:
             check_model(backend, self.checkpoint.config, dense)
         if ranks.is_first:
             self._check_target()
+            if self.embedding is not None:
+                warn_of_tied_embedding(self.checkpoint.config, config.backends)
 
     def execute(self) -> Bundle:
         out = self.config.out
@@ -242,7 +212,12 @@ class _Export:
         if self.checkpoint.config.has_experts:
             config = self.config
             rows = ExpertPass(
-                self.checkpoint, config.experts, identity, self.ranks, config.shard_size
+                self.checkpoint,
+                config.experts,
+                identity,
+                self.ranks,
+                config.shard_size,
+                self.embedding,
             )
         if not self.ranks.is_first:
             self._write_blob(rows, None)
@@ -267,6 +242,7 @@ class _Export:
                     identity.hex(),
                     dense,
                     cache_scales if self.config.caches[backend] == "int8" else None,
+                    self.embedding,
                 )
             files += graph.files
             self.backend_entries[backend] = graph.entry
@@ -328,6 +304,7 @@ class _Export:
             self.tokenizer_file,
             precisions=self.config.precisions,
             shard_size=self.config.shard_size,
+            embedding=self.config.embedding,
         )
 
     def _manifest(self, identity: bytes, files: list[FileEntry], experts: list[str]) -> Manifest:
@@ -341,7 +318,9 @@ class _Export:
             identity=identity.hex(),
             model=msgspec.convert(config.to_json(), ModelEntry),
             quantization=QuantizationEntry(
-                experts=self.config.experts if config.has_experts else None
+                experts=self.config.experts if config.has_experts else None,
+                embedding=self.embedding,
+                calibration=None if self.choice is None else _calibration(self.choice),
             ),
             experts=experts,
             backends=self.backend_entries,
@@ -382,6 +361,17 @@ class _Export:
         if not self.ranks.is_first:
             return
         self.on_progress(ExportProgress(name, done, total, cost))
+
+
+def _calibration(choice: ExpertChoice) -> CalibrationEntry:
+    comparison = choice.trials[-1].comparison
+    assert comparison is not None  # noqa: S101 - it was chosen by it; for the type checker
+    return CalibrationEntry(
+        max_kl=choice.max_kl,
+        kl_divergence=comparison.kl_divergence.mean,
+        same_top1=comparison.same_top1.mean,
+        tokens=choice.tokens,
+    )
 
 
 def _file_entry(file: Path, folder: Path) -> FileEntry:

@@ -99,6 +99,7 @@ class DenseGraph(nn.Module):
         position: int,
         window: Sequence[ExpertPlanes],
         start: Tensor,
+        embeddings: Tensor | None = None,
     ) -> Tensor:
         """Run T new tokens and append them to the self-attention cache.
 
@@ -107,11 +108,12 @@ class DenseGraph(nn.Module):
             position: absolute position of the first new token.
             window: each layer's expert window of S rows, the new tokens' last; empty for dense.
             start: int64 [1], rows of the window before this one are padding.
+            embeddings: float32 [1, T, d], where rows carry them; None looks them up in the table.
 
         Returns:
             float32 [1, T, V].
         """
-        return self.head(self.hidden_states(input_ids, position, window, start))
+        return self.head(self.hidden_states(input_ids, position, window, start, embeddings))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states: float32 [..., d] to [..., V]."""
@@ -123,9 +125,10 @@ class DenseGraph(nn.Module):
         position: int,
         window: Sequence[ExpertPlanes],
         start: Tensor,
+        embeddings: Tensor | None = None,
     ) -> Tensor:
         """What `forward` does before the head; float32 [1, T, d], the final norm included."""
-        h = self.model.model.embed_tokens(input_ids)
+        h = self.model.model.embed_tokens(input_ids) if embeddings is None else embeddings
         for number, layer in enumerate(self.model.model.layers):
             assert isinstance(layer, Layer)  # noqa: S101 - for the type checker
             x = layer.input_layernorm(h)

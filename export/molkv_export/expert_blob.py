@@ -17,7 +17,14 @@ from molkv_export.reparameterize import ExpertTable
 from molkv_model.config import ModelConfig
 from molkv_model.ranks import Ranks
 from molkv_runtime.blob_header import HEADER_SIZE, MAXIMUM_SHARDS, BlobHeader
-from molkv_runtime.row_geometry import EXPERT_TYPES, INT4_GROUP, ExpertPrecision, RowGeometry
+from molkv_runtime.manifest import EmbeddingPrecision
+from molkv_runtime.row_geometry import (
+    EXPERT_TYPES,
+    INT4_GROUP,
+    DataType,
+    ExpertPrecision,
+    RowGeometry,
+)
 from molkv_runtime.row_layout import RowLayout
 
 __all__ = [
@@ -44,8 +51,15 @@ _FLOAT_BYTES = 4
 _SLICES_IN_MEMORY = 4
 
 
-def row_geometry(config: ModelConfig, experts: ExpertPrecision) -> RowGeometry:
+def row_geometry(
+    config: ModelConfig, experts: ExpertPrecision, embedding: EmbeddingPrecision | None = None
+) -> RowGeometry:
     """The row geometry of a model's experts in a precision.
+
+    Args:
+        config: a model with experts.
+        experts: their precision.
+        embedding: that of the input embedding in every row; None leaves it out.
 
     Raises:
         ExportError: values cannot be cut into groups of int4.
@@ -64,6 +78,7 @@ def row_geometry(config: ModelConfig, experts: ExpertPrecision) -> RowGeometry:
         key_size=config.expert_key_size,
         value_size=config.hidden_size,
         dtype=EXPERT_TYPES[experts],
+        embedding_dtype=DataType.NONE if embedding is None else DataType.FLOAT16,
     )
 
 
@@ -104,6 +119,7 @@ def blob_headers(
     experts: ExpertPrecision,
     identity: bytes,
     shard_size: int | None = None,
+    embedding: EmbeddingPrecision | None = None,
 ) -> list[BlobHeader]:
     """The headers of a blob's files.
 
@@ -112,11 +128,12 @@ def blob_headers(
         experts: the rows' precision.
         identity: the checkpoint's.
         shard_size: the most bytes of a file; None makes a single one.
+        embedding: precision of the input embedding in every row; None leaves it out.
 
     Raises:
         ExportError: a row does not fit into a shard, or there would be too many.
     """
-    geometry = row_geometry(config, experts)
+    geometry = row_geometry(config, experts, embedding)
     stride = RowLayout.of(geometry).row_stride
     shards = 1
     if shard_size is not None:

@@ -14,6 +14,7 @@ from molkv_export.journal import Continuation, Journal, arithmetic, facts_of_row
 from molkv_export.reparameterize import ExpertTable
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.ranks import Ranks
+from molkv_runtime.manifest import EmbeddingPrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = ["ExpertPass", "require_same_inputs", "wait_for_all", "write_blob"]
@@ -30,6 +31,7 @@ class ExpertPass:
         identity: the checkpoint's.
         ranks: the processes that divide the vocabulary among them.
         shard_size: the most bytes of a file; None makes a single one.
+        embedding: precision of the input embedding in every row; None leaves it out.
 
     Raises:
         ExportError: `shard_size` is too small.
@@ -42,11 +44,12 @@ class ExpertPass:
         identity: bytes,
         ranks: Ranks,
         shard_size: int | None = None,
+        embedding: EmbeddingPrecision | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._experts = experts
         self._ranks = ranks
-        self._headers = blob_headers(checkpoint.config, experts, identity, shard_size)
+        self._headers = blob_headers(checkpoint.config, experts, identity, shard_size, embedding)
         self._slices = expert_slices(checkpoint.config, self._headers[0].layout())
 
     def continuation(self, *, force: bool) -> Continuation:
@@ -110,7 +113,11 @@ class ExpertPass:
 
 
 def write_blob(
-    checkpoint: Checkpoint, folder: Path, experts: ExpertPrecision, identity: bytes
+    checkpoint: Checkpoint,
+    folder: Path,
+    experts: ExpertPrecision,
+    identity: bytes,
+    embedding: EmbeddingPrecision | None = None,
 ) -> list[Path]:
     """Write a blob alone, by this process.
 
@@ -119,11 +126,13 @@ def write_blob(
         folder: an existing folder without a blob.
         experts: the rows' precision.
         identity: the checkpoint's.
+        embedding: precision of the input embedding in every row; None leaves it out.
 
     Returns:
         its files.
     """
-    files = ExpertPass(checkpoint, experts, identity, Ranks()).write(folder, lambda _: None)
+    rows = ExpertPass(checkpoint, experts, identity, Ranks(), embedding=embedding)
+    files = rows.write(folder, lambda _: None)
     Journal(folder).remove()
     return files
 

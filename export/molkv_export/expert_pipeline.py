@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from molkv_export.errors import ExportError
-from molkv_export.quantize import Quantized, key_precision, quantize
+from molkv_export.quantize import Quantized, half_embeddings, key_precision, quantize
 from molkv_export.reparameterize import ExpertTable
 from molkv_runtime.errors import MolkvError
 from molkv_runtime.row_geometry import ExpertPrecision
@@ -35,6 +35,15 @@ class _QuantizedExpert:
     values: Quantized
 
 
+@dataclass(frozen=True)
+class _Slice:
+    """What is under way: futures by layer and expert."""
+
+    ids: range
+    embeddings: torch.Tensor
+    experts: list[list[_Pending]]
+
+
 class ExpertPipeline:
     """Computes the rows of an expert table.
 
@@ -43,7 +52,7 @@ class ExpertPipeline:
 
     Args:
         table: the experts.
-        layout: of the rows.
+        layout: of the rows; whether they carry the input embedding.
         experts: their precision.
         threads: that compute at the same time; by default as many as torch would use. The rows do
             not depend on it.
@@ -75,28 +84,29 @@ class ExpertPipeline:
 
         Raises:
             CheckpointError: an embedding is not finite.
-            ExportError: an expert cannot be represented in the precision.
+            ExportError: an expert or an embedding cannot be represented in the precision.
         """
         with _single_threaded_products(), _Workers(self._threads, self._quantizers) as workers:
-            ahead: deque[tuple[range, list[list[_Pending]]]] = deque()
+            ahead: deque[_Slice] = deque()
             for ids in slices:
-                ahead.append((ids, self._begin(ids, workers)))
+                ahead.append(self._begin(ids, workers))
                 if len(ahead) == _SLICES_AHEAD:
-                    yield self._packed(*ahead.popleft())
+                    yield self._packed(ahead.popleft())
             while ahead:
-                yield self._packed(*ahead.popleft())
+                yield self._packed(ahead.popleft())
 
-    def _begin(self, ids: range, workers: _Workers) -> list[list[_Pending]]:
-        """Start to compute a slice; futures by layer and expert."""
+    def _begin(self, ids: range, workers: _Workers) -> _Slice:
+        """Start to compute a slice."""
         embeddings = self._table.embeddings(ids.start, ids.stop)
         config = self._table.config
-        return [
+        experts = [
             [
                 workers.compute.submit(self._compute, workers, layer, expert, embeddings)
                 for expert in range(config.num_experts)
             ]
             for layer in range(config.num_hidden_layers)
         ]
+        return _Slice(ids, embeddings, experts)
 
     def _compute(
         self, workers: _Workers, layer: int, expert: int, embeddings: torch.Tensor
@@ -124,16 +134,20 @@ class ExpertPipeline:
         finally:
             workers.unquantized.release()
 
-    def _packed(self, ids: range, pending: list[list[_Pending]]) -> NDArray[np.uint8]:
+    def _packed(self, part: _Slice) -> NDArray[np.uint8]:
         try:
             layers = [
-                _layer_rows([expert.result().result() for expert in layer]) for layer in pending
+                _layer_rows([expert.result().result() for expert in layer])
+                for layer in part.experts
             ]
-            return self._layout.pack(layers)
+            embeddings = None
+            if self._layout.embedding_section is not None:
+                embeddings = half_embeddings(part.embeddings.cpu().numpy())
+            return self._layout.pack(layers, embeddings)
         except MolkvError as error:
             raise ExportError(
-                f"{self._table.checkpoint.path}: token ids {ids.start} to {ids.stop - 1}: "
-                f"{error.problem}",
+                f"{self._table.checkpoint.path}: token ids {part.ids.start} to "
+                f"{part.ids.stop - 1}: {error.problem}",
                 fix=error.fix,
             ) from None
 

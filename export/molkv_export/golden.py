@@ -100,12 +100,15 @@ def row_digest(blob: Blob, row: NDArray[np.uint8]) -> str:
 
 
 def dequantized_digest(blob: Blob, row: NDArray[np.uint8]) -> str:
-    """sha256 of a row's dequantized vectors, layer by layer keys, then values."""
+    """sha256 of a row's dequantized vectors: by layer keys, then values; last its embedding."""
     digest = hashlib.sha256()
     for layer in blob.layout.sections(row[None]):
         for vectors, scales in _vectors(layer):
             exact = dequantize(vectors, scales)
             digest.update(np.ascontiguousarray(exact, "<f4").tobytes())
+    embedding = blob.layout.embeddings(row[None])
+    if embedding is not None:
+        digest.update(np.ascontiguousarray(embedding, "<f4").tobytes())
     return digest.hexdigest()
 
 

@@ -47,6 +47,7 @@ def facts_of_rows(
         "arithmetic": arithmetic(device),
         "checkpoint": headers[0].identity.hex(),
         "experts": headers[0].geometry.value_dtype.name.lower(),
+        "embedding": headers[0].geometry.embedding_dtype.name.lower(),
         "shards": str(len(headers)),
         "token ids of a slice": str(len(slices[0])),
         "headers": pages.hexdigest(),

@@ -36,6 +36,8 @@ def model_card(manifest: Manifest, plan: ExportPlan) -> str:
             f"| expert window | {model.expert_window} tokens, {plan.window_bytes:,} bytes |",
             f"| storage read for each token | one row of {plan.bytes_per_token:,} bytes |",
         ]
+    if precision.embedding is not None:
+        lines.append(f"| input embedding | {precision.embedding}, a part of every row |")
     lines += [
         f"| backends | {', '.join(sorted(manifest.backends))} |",
         f"| identity of the weights | `{manifest.identity}` |",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from molkv_runtime.errors import MolkvError
 from molkv_runtime.row_geometry import INT4_GROUP, ExpertPrecision
 
-__all__ = ["Quantized", "key_precision", "pack_int4", "quantize"]
+__all__ = ["Quantized", "half_embeddings", "key_precision", "pack_int4", "quantize"]
 
 _INT8_LIMIT = 127
 _INT4_LEAST, _INT4_MOST = -8, 7
@@ -70,6 +70,21 @@ def quantize(vectors: NDArray[np.float32], precision: ExpertPrecision) -> Quanti
     divisor = np.where(scales == 0, np.float32(1), scales)[..., None]
     rounded = np.rint(vectors / divisor).clip(-_INT8_LIMIT, _INT8_LIMIT)
     return Quantized(rounded.astype(np.int8), scales.astype(np.float32))
+
+
+def half_embeddings(embeddings: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Input embeddings as rows carry them: float32 [..., d], rounded to float16.
+
+    Raises:
+        MolkvError: a value is not finite, or too large for float16.
+    """
+    limit = float(np.finfo(np.float16).max)
+    if not (np.abs(embeddings) <= limit).all():
+        raise MolkvError(
+            f"an embedding value is {np.abs(embeddings).max():.6g}, float16 ends at {limit:.6g}",
+            fix="leave the embedding in the dense graph (--embedding graph)",
+        )
+    return embeddings.astype(np.float16)
 
 
 def pack_int4(elements: NDArray[np.int8]) -> NDArray[np.uint8]:

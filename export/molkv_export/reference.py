@@ -109,19 +109,28 @@ class ReferenceSession:
         """Append tokens; what their logits are made of."""
         position = len(self._ids)
         self._ids += token_ids
+        window, embeddings = self._read(len(token_ids))
         hidden = self._graph.hidden_states(
             torch.tensor([list(token_ids)]),
             position,
-            self._window(len(token_ids)),
+            window,
             torch.zeros(1, dtype=torch.int64),
+            embeddings,
         )
         return FinalStates(hidden[0], self._graph.model.head_weight.detach())
 
-    def _window(self, new_tokens: int) -> list[ExpertPlanes]:
+    def _read(self, new_tokens: int) -> tuple[list[ExpertPlanes], torch.Tensor | None]:
+        """The window, and the new tokens' embeddings [1, T, d] if rows carry them."""
         if self._blob is None:
-            return []
+            return [], None
         batch = self._blob.read(self._ids[-(self._window_size - 1 + new_tokens) :])
-        return [_planes(layer, batch.index) for layer in self._blob.layout.sections(batch.rows)]
+        layers = self._blob.layout.sections(batch.rows)
+        stored = self._blob.layout.embeddings(batch.rows)
+        embeddings = None
+        if stored is not None:
+            rows = stored[batch.index[-new_tokens:]].astype(np.float32)
+            embeddings = torch.from_numpy(rows)[None]
+        return [_planes(layer, batch.index) for layer in layers], embeddings
 
 
 def _planes(layer: LayerRows, index: NDArray[np.int64]) -> ExpertPlanes:

@@ -11,7 +11,8 @@ namespace {
 void Parse(const uint8_t* page, size_t size) {
   try {
     const BlobHeader header = ParseBlobHeader(page, size, "fuzz.molkv");
-    const RowLayout layout = RowLayout::Of(header.geometry, header.row_stride, "fuzz.molkv");
+    const RowLayout layout =
+        RowLayout::Of(header.geometry, header.embedding_dtype, header.row_stride, "fuzz.molkv");
     Promise(header.row_size == layout.row_size, "an accepted row_size is the geometry's");
     Promise(header.row_stride >= header.row_size, "an accepted stride holds a row");
     Promise(header.FileSize() < 1ULL << 58, "an accepted file length does not overflow");

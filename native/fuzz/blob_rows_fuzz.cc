@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cmath>
+
 #include "fuzz_input.h"
 #include "molkv/molkv.h"
 #include "row_layout.h"
@@ -124,7 +126,7 @@ void CheckPlanes(const molkv_window* window, const RowLayout& layout, uint32_t l
 void UseWindow(molkv_window* window, const molkv_geometry& geometry, const Choices& choices,
                uint64_t stride, const Batch& batch) {
   molkv_error error = {};
-  const RowLayout layout = RowLayout::Of(geometry, stride, "fuzz.molkv");
+  const RowLayout layout = RowLayout::Of(geometry, MOLKV_NONE, stride, "fuzz.molkv");
   const size_t chunk = choices.chunk % kLargestWindow;
   for (size_t first = 0; first < batch.index.size(); first += chunk) {
     const size_t count = std::min(chunk, batch.index.size() - first);
@@ -169,6 +171,30 @@ void CheckRows(const std::vector<uint8_t>& file, const molkv_blob_info& info,
   }
 }
 
+// Embeddings are there where the blob says so, and end before the row's checksum.
+void CheckEmbeddings(const molkv_blob* blob, const molkv_blob_info& info, const Batch& batch) {
+  const uint64_t size = info.geometry.value_size;
+  std::vector<float> embeddings(batch.index.size() * size);
+  molkv_error error = {};
+  const molkv_status status = molkv_blob_embeddings(blob, batch.rows.data(), batch.index.data(),
+                                                    batch.index.size(), embeddings.data(), &error);
+  if (molkv_blob_embedding_dtype(blob) == MOLKV_NONE) {
+    Promise(status == MOLKV_INVALID_ARGUMENT, "rows without embeddings give none");
+    CheckFailure(status, error);
+    return;
+  }
+  Promise(status == MOLKV_OK, "rows with embeddings give them");
+  const uint64_t begin = info.row_size - sizeof(uint32_t) - (size * 2 + 3) / 4 * 4;
+  for (size_t token = 0; token < batch.index.size(); ++token) {
+    const uint8_t* stored = batch.rows.data() + batch.index[token] * info.row_stride + begin;
+    for (uint64_t place = 0; place < size; ++place) {
+      const bool negative = (stored[2 * place + 1] & 0x80) != 0;
+      Promise(std::signbit(embeddings[token * size + place]) == negative,
+              "an embedding has the signs of its row's");
+    }
+  }
+}
+
 void UseBlob(molkv_blob* blob, const Choices& choices, const std::vector<uint8_t>& file) {
   molkv_blob_info info = {};
   molkv_blob_get_info(blob, &info);
@@ -178,6 +204,7 @@ void UseBlob(molkv_blob* blob, const Choices& choices, const std::vector<uint8_t
     if (Read(blob, choices, info.row_stride, ids, &batch) != MOLKV_OK) return;
     CheckRows(file, info, ids, batch);
   }
+  CheckEmbeddings(blob, info, batch);
   MakeWindow(info.geometry, choices, info.row_stride, batch);
 }
 

@@ -27,7 +27,7 @@ inline void Promise(bool holds, const char* what) {
 }
 
 // Bytes of the header page that carry fields; all others are zero.
-inline constexpr size_t kFieldsSize = 144;
+inline constexpr size_t kFieldsSize = 146;
 
 // Little-endian, as the format wants it.
 inline void PutChecksum(uint32_t checksum, uint8_t* bytes) {

@@ -68,6 +68,9 @@ void CheckBlob(const molkv_blob& blob, const std::string& file, const Manifest& 
   compare.Number("value_size", rows.value_size, model.hidden_size);
   compare.DataType("key_dtype", rows.key_dtype, keys ? key_dtype : int64_t{MOLKV_NONE});
   compare.DataType("value_dtype", rows.value_dtype, value_dtype);
+  const bool stored = manifest.embedding_precision != "none";
+  compare.DataType("embedding_dtype", molkv_blob_embedding_dtype(&blob),
+                   stored ? int64_t{MOLKV_FLOAT16} : int64_t{MOLKV_NONE});
 }
 
 }  // namespace molkv::runner

@@ -12,6 +12,14 @@
 
 namespace molkv::runner {
 
+// The new tokens of a step. Where rows carry their embeddings, the graph takes these and not the
+// ids.
+struct NewTokens {
+  const int64_t* ids = nullptr;       // [count]
+  size_t count = 0;                   // at most the graph's chunk
+  const float* embeddings = nullptr;  // [count, d], or null: the graph has the embedding
+};
+
 // One sequence at a time; a new one starts at position 0 without clearing anything. Each graph
 // engine has an implementation, which backend.h chooses.
 class DenseGraph {
@@ -28,16 +36,14 @@ class DenseGraph {
   // Time inside the graph engine so far.
   double engine_seconds() const { return engine_seconds_; }
 
-  // Computes logits for some of `count` new tokens. Throws RunnerError.
+  // Computes logits for some of the new tokens. Throws RunnerError.
   //
-  // token_ids:     [count], at most chunk() of them
   // position:      absolute position of the first; position + count is at most the context
   // window:        with the new tokens' rows appended; null without experts
   // logits_index:  which of the new tokens get logits, each 0 to count - 1
   //
   // Returns float32 [logits_index.size(), V], overwritten by the next call.
-  virtual const float* Run(const int64_t* token_ids, size_t count, int64_t position,
-                           const molkv_window* window,
+  virtual const float* Run(const NewTokens& tokens, int64_t position, const molkv_window* window,
                            const std::vector<int64_t>& logits_index) = 0;
 
  protected:

@@ -54,7 +54,9 @@ void Update(const molkv_plane& vectors, const molkv_plane& scales, size_t expert
 
 }  // namespace
 
-std::string DequantizedSha256(const molkv_blob_info& info, const std::vector<uint8_t>& row) {
+std::string DequantizedSha256(const molkv_blob& blob, const std::vector<uint8_t>& row) {
+  molkv_blob_info info;
+  molkv_blob_get_info(&blob, &info);
   // A window of one token: its planes are the row's sections.
   const molkv_geometry& geometry = info.geometry;
   const auto window =
@@ -73,6 +75,11 @@ std::string DequantizedSha256(const molkv_blob_info& info, const std::vector<uin
            geometry.key_group_size, &digest);
     Update(plane(MOLKV_VALUES), plane(MOLKV_VALUE_SCALES), geometry.experts, geometry.value_size,
            geometry.value_group_size, &digest);
+  }
+  if (molkv_blob_embedding_dtype(&blob) != MOLKV_NONE) {
+    std::vector<float> embedding(geometry.value_size);
+    CallMolkv(molkv_blob_embeddings, &blob, row.data(), &index, size_t{1}, embedding.data());
+    digest.Update(embedding.data(), embedding.size() * sizeof(float));
   }
   return digest.Finish();
 }

@@ -12,8 +12,9 @@
 namespace molkv::runner {
 
 // sha256, in hexadecimal, of a row's dequantized vectors as float32, little-endian: layer by layer
-// keys, then values. `row` has the blob's row_stride bytes. Throws RunnerError.
-std::string DequantizedSha256(const molkv_blob_info& info, const std::vector<uint8_t>& row);
+// keys, then values; last the input embedding, if rows carry it. `row` has the blob's row_stride
+// bytes. Throws RunnerError.
+std::string DequantizedSha256(const molkv_blob& blob, const std::vector<uint8_t>& row);
 
 }  // namespace molkv::runner
 

@@ -40,16 +40,23 @@ ExecutorchGraph::ExecutorchGraph(const ExecutorchGraphOptions& options, const Ma
 
 ExecutorchGraph::~ExecutorchGraph() = default;
 
-const float* ExecutorchGraph::Run(const int64_t* token_ids, size_t count, int64_t position,
+const float* ExecutorchGraph::Run(const NewTokens& tokens, int64_t position,
                                   const molkv_window* window,
                                   const std::vector<int64_t>& logits_index) {
+  const auto count = static_cast<int64_t>(tokens.count);
   const bool single = count == 1 && logits_index.size() == 1;
-  token_ids_.assign(token_ids, token_ids + count);
   logits_index_ = logits_index;
   position_ = position;
   // In the order of the method's inputs.
   ProgramInputs inputs;
-  inputs.Add(token_ids_.data(), {1, static_cast<int64_t>(count)}, ScalarType::Long);
+  if (tokens.embeddings != nullptr) {
+    const int64_t size = model().hidden_size;
+    embeddings_.assign(tokens.embeddings, tokens.embeddings + count * size);
+    inputs.Add(embeddings_.data(), {1, count, size}, ScalarType::Float);
+  } else {
+    token_ids_.assign(tokens.ids, tokens.ids + count);
+    inputs.Add(token_ids_.data(), {1, count}, ScalarType::Long);
+  }
   inputs.Add(&position_, {1}, ScalarType::Long);
   if (window != nullptr) inputs.Add(&expert_start_, {1}, ScalarType::Long);
   for (ExpertPlane& wanted : planes_) {

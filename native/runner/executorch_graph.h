@@ -31,13 +31,14 @@ class ExecutorchGraph : public DenseGraph {
   ExecutorchGraph(const ExecutorchGraphOptions& options, const Manifest& manifest);
   ~ExecutorchGraph() override;
 
-  const float* Run(const int64_t* token_ids, size_t count, int64_t position,
-                   const molkv_window* window, const std::vector<int64_t>& logits_index) override;
+  const float* Run(const NewTokens& tokens, int64_t position, const molkv_window* window,
+                   const std::vector<int64_t>& logits_index) override;
 
  private:
   std::unique_ptr<ExecutorchProgram> program_;
   std::vector<ExpertPlane> planes_;
   std::vector<int64_t> token_ids_;
+  std::vector<float> embeddings_;
   std::vector<int64_t> logits_index_;
   int64_t position_ = 0;
   int64_t expert_start_ = 0;

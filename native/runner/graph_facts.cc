@@ -51,6 +51,9 @@ void CheckGraphFacts(const std::string& file, const GraphProperties& properties,
   const BackendEntry& entry = manifest.backends.at(backend);
   CheckFact(file, "identity", PropertyText(properties, "molkv.identity"), manifest.identity);
   CheckFact(file, "experts", PropertyText(properties, "molkv.experts"), manifest.expert_precision);
+  const bool stored = manifest.embedding_precision != "none";
+  CheckFact(file, "embedding", PropertyText(properties, "molkv.embedding"),
+            stored ? Json("storage") : Json());
   CheckFact(file, "dense", PropertyText(properties, "molkv.dense"), entry.dense);
   CheckFact(file, "cache", PropertyText(properties, "molkv.cache"), entry.cache);
   CheckFields(file, "", properties, "molkv.config", *manifest.model.fields);

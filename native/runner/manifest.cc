@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "record.h"
 #include "runner_error.h"
@@ -48,13 +49,29 @@ ModelEntry ReadModel(Record record, const Json& fields) {
   return model;
 }
 
-std::string ReadQuantization(Record record) {
+// How the precision of the experts was chosen: read strictly, but not used.
+void CheckCalibration(Record record) {
+  for (const char* name : {"max_kl", "kl_divergence", "same_top1"}) record.Number(name);
+  record.Integer("tokens");
+  record.Finish();
+}
+
+void ReadQuantization(Record record, Manifest* manifest) {
   std::string experts = record.IsNull("experts") ? "none" : record.Text("experts");
   if (experts != "none" && experts != "int8" && experts != "int4" && experts != "f16") {
     record.Refuse("experts", "is " + Quoted(experts) + ", not a precision that is known");
   }
+  std::string embedding = "none";
+  if (record.Has("embedding") && !record.IsNull("embedding")) embedding = record.Text("embedding");
+  if (embedding != "none" && embedding != "f16") {
+    record.Refuse("embedding", "is " + Quoted(embedding) + ", not a precision that is known");
+  }
+  if (record.Has("calibration") && !record.IsNull("calibration")) {
+    CheckCalibration(record.Object("calibration"));
+  }
   record.Finish();
-  return experts;
+  manifest->expert_precision = std::move(experts);
+  manifest->embedding_precision = std::move(embedding);
 }
 
 LimitsEntry ReadLimits(Record record) {
@@ -179,7 +196,7 @@ Manifest ReadManifest(const std::string& folder) {
   manifest.identity = record.Text("identity");
   Record model = record.Object("model");
   manifest.model = ReadModel(model, content["model"]);
-  manifest.expert_precision = ReadQuantization(record.Object("quantization"));
+  ReadQuantization(record.Object("quantization"), &manifest);
   manifest.experts = record.Texts("experts");
   manifest.backends = ReadBackends(record.Object("backends"));
   if (!record.IsNull("tokenizer")) manifest.tokenizer = ReadTokenizer(record.Object("tokenizer"));
@@ -187,6 +204,12 @@ Manifest ReadManifest(const std::string& folder) {
   manifest.files = ReadFiles(file, record.Objects("files"), manifest.backends);
   if (record.Has("parity") && !record.IsNull("parity")) CheckParity(record.Object("parity"));
   record.Finish();
+  if (manifest.embedding_precision != "none" &&
+      (manifest.experts.empty() || manifest.expert_precision == "none")) {
+    throw RunnerError(file + ": quantization.embedding is " + manifest.embedding_precision +
+                          ", but there are no expert rows that carry it",
+                      "export again");
+  }
   CheckListed(file, manifest);
   return manifest;
 }

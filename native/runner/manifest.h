@@ -62,7 +62,8 @@ struct TokenizerEntry {
 struct Manifest {
   std::string identity;
   ModelEntry model;
-  std::string expert_precision;  // "int8", "int4", "f16", or "none" without experts
+  std::string expert_precision;     // "int8", "int4", "f16", or "none" without experts
+  std::string embedding_precision;  // of rows that carry it, "f16"; "none" if the graphs have it
   std::vector<std::string> experts;
   std::map<std::string, BackendEntry> backends;
   std::optional<TokenizerEntry> tokenizer;

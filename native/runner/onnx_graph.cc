@@ -51,18 +51,23 @@ OnnxGraph::OnnxGraph(const std::string& library, const OnnxGraphOptions& options
     const auto type = ElementType(plane.dtype);
     planes_.push_back({std::move(plane), type});
   }
+  takes_embeddings_ = manifest.embedding_precision != "none";
   AllocateCache(manifest.backends.at("onnx").cache);
 }
 
-const float* OnnxGraph::Run(const int64_t* token_ids, size_t count, int64_t position,
-                            const molkv_window* window, const std::vector<int64_t>& logits_index) {
+const float* OnnxGraph::Run(const NewTokens& tokens, int64_t position, const molkv_window* window,
+                            const std::vector<int64_t>& logits_index) {
+  const size_t count = tokens.count;
   const bool single = count == 1 && logits_index.size() == 1;
   std::unique_ptr<Step>& step = single ? decode_ : prefill_;
   if (step == nullptr || step->token_ids.size() != count ||
       step->logits_index.size() != logits_index.size()) {
     step = MakeStep(count, logits_index.size());
   }
-  std::copy_n(token_ids, count, step->token_ids.begin());
+  std::copy_n(tokens.ids, count, step->token_ids.begin());
+  if (takes_embeddings_) {
+    std::copy_n(tokens.embeddings, step->embeddings.size(), step->embeddings.begin());
+  }
   std::copy(logits_index.begin(), logits_index.end(), step->logits_index.begin());
   step->position = position;
   // The view slides with every token, and is as cheap to bind anew as to look up.
@@ -104,7 +109,15 @@ std::unique_ptr<OnnxGraph::Step> OnnxGraph::MakeStep(size_t tokens, size_t logit
   };
   const auto token_count = static_cast<int64_t>(tokens);
   const auto logits_count = static_cast<int64_t>(logits_rows);
-  bind_integers("input_ids", step->token_ids.data(), {1, token_count});
+  if (takes_embeddings_) {
+    step->embeddings.resize(tokens * static_cast<size_t>(model().hidden_size));
+    const auto embeddings =
+        runtime_.Tensor(step->embeddings.data(), step->embeddings.size() * sizeof(float),
+                        {1, token_count, model().hidden_size}, kFloat);
+    BindInput(binding, "embeddings", embeddings.get());
+  } else {
+    bind_integers("input_ids", step->token_ids.data(), {1, token_count});
+  }
   bind_integers("position", &step->position, {1});
   bind_integers("logits_index", step->logits_index.data(), {logits_count});
   if (!planes_.empty()) bind_integers("expert_start", &expert_start_, {1});

@@ -22,8 +22,8 @@ class OnnxGraph : public DenseGraph {
   // `library` is a libonnxruntime, or empty (see OnnxRuntime). Throws RunnerError.
   OnnxGraph(const std::string& library, const OnnxGraphOptions& options, const Manifest& manifest);
 
-  const float* Run(const int64_t* token_ids, size_t count, int64_t position,
-                   const molkv_window* window, const std::vector<int64_t>& logits_index) override;
+  const float* Run(const NewTokens& tokens, int64_t position, const molkv_window* window,
+                   const std::vector<int64_t>& logits_index) override;
 
  private:
   struct FreeMemory {
@@ -33,6 +33,7 @@ class OnnxGraph : public DenseGraph {
   // What the graph reads and writes in a step of one shape, bound to it.
   struct Step {
     std::vector<int64_t> token_ids;
+    std::vector<float> embeddings;  // instead of token_ids, if the graph takes them
     std::vector<int64_t> logits_index;
     int64_t position = 0;
     std::vector<float> logits;
@@ -62,6 +63,7 @@ class OnnxGraph : public DenseGraph {
   size_t cache_bytes_ = 0;
   std::vector<std::unique_ptr<void, FreeMemory>> cache_;  // key and value of each layer
   std::vector<PlaneInput> planes_;
+  bool takes_embeddings_ = false;
   int64_t expert_start_ = 0;
   std::unique_ptr<Step> decode_;
   std::unique_ptr<Step> prefill_;  // of the last shape

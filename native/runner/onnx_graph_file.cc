@@ -16,8 +16,8 @@ GraphProperties ReadProperties(const OnnxRuntime& runtime, const std::string& fi
   const auto metadata = runtime.Make<ort::OrtModelMetadata>(
       file + ": metadata", &ort::OrtApi::SessionGetModelMetadata, session);
   GraphProperties properties;
-  for (const char* key :
-       {"molkv.identity", "molkv.experts", "molkv.dense", "molkv.cache", "molkv.config"}) {
+  for (const char* key : {"molkv.identity", "molkv.experts", "molkv.embedding", "molkv.dense",
+                          "molkv.cache", "molkv.config"}) {
     char* value = nullptr;
     runtime.Call("metadata", &ort::OrtApi::ModelMetadataLookupCustomMetadataMap, metadata.get(),
                  runtime.allocator(), key, &value);
@@ -27,7 +27,8 @@ GraphProperties ReadProperties(const OnnxRuntime& runtime, const std::string& fi
 }
 
 std::set<std::string> ExpectedInputs(const Manifest& manifest) {
-  std::set<std::string> names = {"input_ids", "position", "logits_index"};
+  const bool stored = manifest.embedding_precision != "none";
+  std::set<std::string> names = {stored ? "embeddings" : "input_ids", "position", "logits_index"};
   for (int64_t layer = 0; layer < manifest.model.num_hidden_layers; ++layer) {
     for (const char* name : {"past_key.", "past_value."})
       names.insert(name + std::to_string(layer));

@@ -78,7 +78,7 @@ class Ladder {
       Sha256 digest;
       digest.Update(row.data(), info.row_size);
       changed_bytes += digest.Finish() != golden.bytes_sha256;
-      changed_numbers += DequantizedSha256(info, row) != golden.dequantized_sha256;
+      changed_numbers += DequantizedSha256(*parts_.blob, row) != golden.dequantized_sha256;
     }
     const std::string detail = std::to_string(golden_.rows.size()) + " rows";
     return {{"1 row bytes: golden = reader", changed_bytes, 0, detail},

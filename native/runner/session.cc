@@ -17,6 +17,9 @@ Session::Session(DenseGraph& graph, molkv_blob* blob, size_t chunk)
   molkv_blob_get_stats(blob_, &reads_before_);
   row_stride_ = info.row_stride;
   row_.resize(info.row_stride);
+  if (molkv_blob_embedding_dtype(blob_) != MOLKV_NONE) {
+    embeddings_.resize(chunk_ * info.geometry.value_size);
+  }
   window_ = MakeMolkv<molkv_window>(molkv_window_create, &info.geometry,
                                     static_cast<uint32_t>(model().expert_window),
                                     static_cast<uint32_t>(chunk_));
@@ -49,6 +52,7 @@ const float* Session::Prefill(const std::vector<int64_t>& token_ids) {
 const float* Session::Step(int64_t token_id) {
   CheckIds(&token_id, 1);
   const Stopwatch step(&statistics_.decode_seconds);
+  NewTokens tokens = {&token_id, 1, nullptr};
   if (blob_ != nullptr) {
     const Stopwatch lookup(&statistics_.lookup_seconds);
     const int64_t* ids = &token_id;
@@ -56,11 +60,12 @@ const float* Session::Step(int64_t token_id) {
     size_t distinct = 0;
     CallMolkv(molkv_blob_read, blob_, ids, size_t{1}, row_.data(), &index, &distinct);
     CallMolkv(molkv_window_append, window_.get(), row_.data(), row_stride_, &index, size_t{1});
+    tokens = Tokens(&token_id, 1, row_.data(), &index);
   }
   static const std::vector<int64_t> kOnlyRow = {0};
   const double engine_before = graph_.engine_seconds();
   const float* logits =
-      graph_.Run(&token_id, 1, static_cast<int64_t>(position_), window_.get(), kOnlyRow);
+      graph_.Run(tokens, static_cast<int64_t>(position_), window_.get(), kOnlyRow);
   statistics_.decode_engine_seconds += graph_.engine_seconds() - engine_before;
   ++position_;
   ++statistics_.decode_tokens;
@@ -82,12 +87,11 @@ void Session::RunChunks(const std::vector<int64_t>& token_ids, bool every,
     {
       const Stopwatch prefill(&statistics_.prefill_seconds);
       const Chunk current = std::move(next);
-      AppendRows(current);
+      const NewTokens tokens = AppendRows(current);
       next = StartChunk(token_ids, first + current.count);
       logits_index.resize(every ? current.count : 1);
       std::iota(logits_index.begin(), logits_index.end(), every ? 0 : current.count - 1);
-      logits = graph_.Run(current.token_ids, current.count, static_cast<int64_t>(position_),
-                          window_.get(), logits_index);
+      logits = graph_.Run(tokens, static_cast<int64_t>(position_), window_.get(), logits_index);
       position_ += current.count;
       statistics_.prefill_tokens += current.count;
     }
@@ -105,14 +109,22 @@ Session::Chunk Session::StartChunk(const std::vector<int64_t>& token_ids, size_t
   return chunk;
 }
 
-void Session::AppendRows(const Chunk& chunk) {
-  if (blob_ == nullptr) return;
+NewTokens Session::AppendRows(const Chunk& chunk) {
+  if (blob_ == nullptr) return {chunk.token_ids, chunk.count, nullptr};
   const Stopwatch lookup(&statistics_.lookup_seconds);
   const uint8_t* rows = nullptr;
   const uint32_t* index = nullptr;
   size_t distinct = 0;
   CallMolkv(molkv_prefetch_wait, chunk.rows.get(), &rows, &index, &distinct);
   CallMolkv(molkv_window_append, window_.get(), rows, row_stride_, index, chunk.count);
+  return Tokens(chunk.token_ids, chunk.count, rows, index);
+}
+
+NewTokens Session::Tokens(const int64_t* token_ids, size_t count, const uint8_t* rows,
+                          const uint32_t* index) {
+  if (embeddings_.empty()) return {token_ids, count, nullptr};
+  CallMolkv(molkv_blob_embeddings, blob_, rows, index, count, embeddings_.data());
+  return {token_ids, count, embeddings_.data()};
 }
 
 void Session::CheckIds(const int64_t* token_ids, size_t count) const {

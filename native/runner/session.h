@@ -56,8 +56,11 @@ class Session {
   };
 
   void CheckIds(const int64_t* token_ids, size_t count) const;
+  // What the graph takes for tokens whose rows were read.
+  NewTokens Tokens(const int64_t* token_ids, size_t count, const uint8_t* rows,
+                   const uint32_t* index);
   Chunk StartChunk(const std::vector<int64_t>& token_ids, size_t first);
-  void AppendRows(const Chunk& chunk);
+  NewTokens AppendRows(const Chunk& chunk);
   void RunChunks(const std::vector<int64_t>& token_ids, bool every,
                  const std::function<void(const float* logits, size_t rows)>& take);
 
@@ -66,7 +69,8 @@ class Session {
   size_t chunk_;
   MolkvHandle<molkv_window> window_;
   uint64_t row_stride_ = 0;
-  std::vector<uint8_t> row_;  // of a single step
+  std::vector<uint8_t> row_;       // of a single step
+  std::vector<float> embeddings_;  // of the new tokens, if rows carry them
   size_t position_ = 0;
   Statistics statistics_;
   molkv_blob_stats reads_before_ = {};

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <utility>
 
+#include "attention_half.h"
 #include "crc32c.h"
 #include "error.h"
 
@@ -73,8 +74,8 @@ void RequireMemoryFor(uint64_t bytes, const std::string& name) {
 Blob::Blob(std::vector<Shard> shards, const BlobOptions& options)
     : shards_(Arranged(std::move(shards))),
       options_(options),
-      layout_(
-          RowLayout::Of(shards_[0].header.geometry, shards_[0].header.row_stride, shards_[0].name)),
+      layout_(RowLayout::Of(shards_[0].header.geometry, shards_[0].header.embedding_dtype,
+                            shards_[0].header.row_stride, shards_[0].name)),
       cache_(MakeCache(options, shards_[0].name, layout_.row_stride)),
       pool_(options.readers) {
   if (options.resident) {
@@ -152,6 +153,25 @@ void Blob::Read(const std::vector<int64_t>& ids, uint8_t* rows) {
       cache_->Insert(ids[place], row);
     }
   });
+}
+
+void Blob::Embeddings(const uint8_t* rows, const uint32_t* index, size_t count,
+                      float* embeddings) const {
+  if (layout_.embedding_size == 0) {
+    throw Error(MOLKV_INVALID_ARGUMENT,
+                shards_[0].name +
+                    ": its rows carry no input embedding (run a graph that takes token ids, or "
+                    "export with --embedding storage)");
+  }
+  const uint64_t size = shards_[0].header.geometry.value_size;
+  for (size_t token = 0; token < count; ++token) {
+    const uint8_t* stored = rows + index[token] * layout_.row_stride + layout_.embedding_offset;
+    for (uint64_t place = 0; place < size; ++place) {
+      Half element;  // rows are little-endian, and need not be aligned
+      std::memcpy(&element.bits, stored + place * sizeof(element.bits), sizeof(element.bits));
+      embeddings[token * size + place] = ToFloat(element);
+    }
+  }
 }
 
 const Shard& Blob::ShardOf(int64_t token_id) const {

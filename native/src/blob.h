@@ -48,6 +48,7 @@ class Blob {
   molkv_blob_stats stats() const;
 
   uint64_t row_stride() const { return layout_.row_stride; }
+  uint32_t embedding_dtype() const { return shards_[0].header.embedding_dtype; }
   ReaderPool& pool() { return pool_; }
 
   // Checks every id; nothing is read.
@@ -56,6 +57,10 @@ class Blob {
   // Fills `rows` with the rows of a plan's ids, row_stride bytes each. On an error the contents of
   // `rows` are unspecified.
   void Read(const std::vector<int64_t>& ids, uint8_t* rows);
+
+  // The input embeddings of tokens, [count, value_size], from rows that were read.
+  void Embeddings(const uint8_t* rows, const uint32_t* index, size_t count,
+                  float* embeddings) const;
 
  private:
   const Shard& ShardOf(int64_t token_id) const;

@@ -126,6 +126,21 @@ molkv_status molkv_blob_read(molkv_blob* blob, const int64_t* token_ids, size_t 
   });
 }
 
+uint32_t molkv_blob_embedding_dtype(const molkv_blob* blob) {
+  return blob != nullptr ? blob->embedding_dtype() : static_cast<uint32_t>(MOLKV_NONE);
+}
+
+molkv_status molkv_blob_embeddings(const molkv_blob* blob, const uint8_t* rows,
+                                   const uint32_t* index, size_t count, float* embeddings,
+                                   molkv_error* error) {
+  return molkv::Guard(error, [&] {
+    molkv::Require(blob != nullptr, "blob is NULL");
+    molkv::Require(count == 0 || (rows != nullptr && index != nullptr && embeddings != nullptr),
+                   "rows, index or embeddings is NULL");
+    blob->Embeddings(rows, index, count, embeddings);
+  });
+}
+
 molkv_status molkv_prefetch_start(molkv_blob* blob, const int64_t* token_ids, size_t count,
                                   molkv_prefetch** prefetch, molkv_error* error) {
   return molkv::Guard(error, [&] {

@@ -13,11 +13,11 @@ namespace {
 
 constexpr std::array<uint8_t, 8> kMagic = {0x89, 'M', 'O', 'L', 'K', 'V', '\r', '\n'};
 constexpr uint64_t kVersionMajor = 1;
-constexpr uint64_t kVersionMinor = 1;
+constexpr uint64_t kVersionMinor = 2;
 constexpr uint64_t kDataAlignment = 16384;
 constexpr uint64_t kMaximumDataOffset = 1ULL << 20;
 constexpr uint64_t kMaximumRows = 2147483647;
-constexpr size_t kFieldsSize = 144;
+constexpr size_t kFieldsSize = 146;
 constexpr size_t kChecksumOffset = kHeaderSize - 4;
 constexpr std::array<const char*, 5> kTypeNames = {"NONE", "FLOAT32", "FLOAT16", "INT8", "INT4"};
 
@@ -118,6 +118,14 @@ void ValidateRowRange(const BlobHeader& header, const std::string& source) {
   }
 }
 
+// A file states the first minor version that has what it holds: older readers take the rest.
+uint64_t LeastMinor(const BlobHeader& header) {
+  if (header.embedding_dtype != MOLKV_NONE) {
+    return 2;
+  }
+  return header.geometry.value_dtype == MOLKV_INT4 ? 1 : 0;
+}
+
 void ValidateFields(const BlobHeader& header, const std::string& source) {
   RequireRange(source, "data_offset", header.data_offset, kHeaderSize, kMaximumDataOffset);
   RequireRange(source, "vocabulary_size", header.vocabulary_size, 1, kMaximumRows);
@@ -130,14 +138,15 @@ void ValidateFields(const BlobHeader& header, const std::string& source) {
                       "must be a multiple of " + std::to_string(kDataAlignment));
   }
   ValidateRowRange(header, source);
-  // A file states the first minor version that has its types, so that older readers take it.
-  const uint64_t minor = header.geometry.value_dtype == MOLKV_INT4 ? 1 : 0;
+  const uint64_t minor = LeastMinor(header);
   if (header.version_minor != minor) {
     throw FormatError(source, "version_minor", header.version_minor,
                       "must be " + std::to_string(minor) + " where value_dtype is " +
-                          std::to_string(header.geometry.value_dtype));
+                          std::to_string(header.geometry.value_dtype) + " and embedding_dtype " +
+                          std::to_string(header.embedding_dtype));
   }
-  const RowLayout layout = RowLayout::Of(header.geometry, header.row_stride, source);
+  const RowLayout layout =
+      RowLayout::Of(header.geometry, header.embedding_dtype, header.row_stride, source);
   if (header.row_size != layout.row_size) {
     throw FormatError(source, "row_size", header.row_size,
                       "the dimensions and types imply " + std::to_string(layout.row_size));
@@ -171,6 +180,7 @@ BlobHeader ParseBlobHeader(const uint8_t* page, size_t size, const std::string& 
   header.geometry.key_group_size = Load<uint32_t>(page, 100);
   header.geometry.value_group_size = Load<uint32_t>(page, 104);
   std::memcpy(header.identity.data(), page + 112, header.identity.size());
+  header.embedding_dtype = LoadType(page, 144, "embedding_dtype", source);
   ValidateFields(header, source);
   return header;
 }

@@ -18,6 +18,7 @@ inline constexpr uint64_t kMaximumShards = 99999;
 // What the header page of one file states.
 struct BlobHeader {
   molkv_geometry geometry{};
+  uint32_t embedding_dtype = 0;  // molkv_data_type; MOLKV_NONE: rows carry no embedding
   uint32_t version_minor = 0;
   uint64_t vocabulary_size = 0;  // rows over all shards
   uint64_t row_size = 0;         // bytes of a row that carry data, its CRC32C included

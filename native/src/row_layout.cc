@@ -46,14 +46,21 @@ RowLayout RowLayout::Of(const molkv_geometry& geometry, const std::string& sourc
     layout.sections.push_back({candidate.kind, candidate.dtype, layout.layer_size, size});
     layout.layer_size = RoundUp(layout.layer_size + size, kSectionAlignment);
   }
-  layout.row_size = geometry.layers * layout.layer_size + kRowChecksumSize;
+  layout.embedding_offset = geometry.layers * layout.layer_size;
+  layout.row_size = layout.embedding_offset + kRowChecksumSize;
   layout.row_stride = RoundUp(layout.row_size, StrideAlignment(layout.row_size));
   return layout;
 }
 
-RowLayout RowLayout::Of(const molkv_geometry& geometry, uint64_t row_stride,
-                        const std::string& source) {
+RowLayout RowLayout::Of(const molkv_geometry& geometry, uint32_t embedding_dtype,
+                        uint64_t row_stride, const std::string& source) {
   RowLayout layout = Of(geometry, source);
+  if (embedding_dtype != MOLKV_NONE && embedding_dtype != MOLKV_FLOAT16) {
+    throw FormatError(source, "embedding_dtype", embedding_dtype,
+                      "must be 0 (none) or 2 (float16)");
+  }
+  layout.embedding_size = DataBytes(embedding_dtype, geometry.value_size);
+  layout.row_size += RoundUp(layout.embedding_size, kSectionAlignment);
   const uint64_t alignment = StrideAlignment(layout.row_size);
   if (row_stride < layout.row_size) {
     throw FormatError(source, "row_stride", row_stride,

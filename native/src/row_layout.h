@@ -24,17 +24,21 @@ struct Section {
 };
 
 // Byte positions in a row. All layers' parts have the same size: layer l starts at l * layer_size.
+// The token's input embedding, if rows carry one, follows the last layer.
 struct RowLayout {
   std::vector<Section> sections;  // of every layer, those that are present, in the file's order
   uint64_t layer_size = 0;        // bytes, padding included
+  uint64_t embedding_offset = 0;  // bytes from the start of the row
+  uint64_t embedding_size = 0;    // bytes, padding not included; 0: rows carry none
   uint64_t row_size = 0;          // bytes that carry data, the CRC32C included
   uint64_t row_stride = 0;        // bytes from one row to the next
 
-  // Validates the geometry and lays out its rows, with the least stride that the format allows.
+  // Validates the geometry and lays out its rows, with the least stride that the format allows and
+  // without an embedding.
   static RowLayout Of(const molkv_geometry& geometry, const std::string& source);
 
-  // The same with a stride that a file states.
-  static RowLayout Of(const molkv_geometry& geometry, uint64_t row_stride,
+  // The same with an embedding of a type, perhaps MOLKV_NONE, and a stride that a file states.
+  static RowLayout Of(const molkv_geometry& geometry, uint32_t embedding_dtype, uint64_t row_stride,
                       const std::string& source);
 };
 

@@ -139,6 +139,7 @@ void RequireAgreement(const Shard& shard, const Shard& first) {
   same("scale_dtype", left.scale_dtype, right.scale_dtype);
   same("key_group_size", left.key_group_size, right.key_group_size);
   same("value_group_size", left.value_group_size, right.value_group_size);
+  same("embedding_dtype", own.embedding_dtype, other.embedding_dtype);
 }
 
 }  // namespace

@@ -74,6 +74,11 @@ TEST(BlobHeaderTest, LaysOutRows) {
   EXPECT_EQ(half.row_stride, 64u);
   const RowLayout large = RowLayout::Of(ExampleBlob::Large(1).Geometry(), "a");
   EXPECT_EQ(large.row_stride % 4096, 0u);
+  const molkv_geometry geometry = ExampleBlob::Small(1).Geometry();
+  const RowLayout embedded = RowLayout::Of(geometry, MOLKV_FLOAT16, 128, "a");
+  EXPECT_EQ(embedded.embedding_offset, 72u);
+  EXPECT_EQ(embedded.embedding_size, 12u);
+  EXPECT_EQ(embedded.row_size, 88u);
 }
 
 TEST(BlobHeaderTest, NamesTheFirstRuleThatABrokenPageBreaks) {
@@ -86,9 +91,25 @@ TEST(BlobHeaderTest, NamesTheFirstRuleThatABrokenPageBreaks) {
       {"file length is 16383, but the header alone has 16384", [](Bytes& page) { page.pop_back(); },
        false},
       {"magic is 47 4d", [](Bytes& page) { page[0] = 'G'; }},
-      {"version is 2.0, but this reader reads version 1.0 to 1.1",
+      {"version is 2.0, but this reader reads version 1.0 to 1.2",
        [](Bytes& page) { Put<uint16_t>(page, 8, 2); }, false},
-      {"version is 1.2", [](Bytes& page) { Put<uint16_t>(page, 10, 2); }, false},
+      {"version is 1.3", [](Bytes& page) { Put<uint16_t>(page, 10, 3); }, false},
+      {"version_minor is 2, but must be 0 where value_dtype is 3 and embedding_dtype 0",
+       [](Bytes& page) { Put<uint16_t>(page, 10, 2); }},
+      {"version_minor is 0, but must be 2 where value_dtype is 3 and embedding_dtype 2",
+       [](Bytes& page) { Put<uint16_t>(page, 144, 2); }},
+      {"embedding_dtype is 3, but must be 0 (none) or 2 (float16)",
+       [](Bytes& page) {
+         Put<uint16_t>(page, 10, 2);
+         Put<uint16_t>(page, 144, 3);
+       }},
+      {"embedding_dtype is 5, but the types are 0 NONE",
+       [](Bytes& page) { Put<uint16_t>(page, 144, 5); }},
+      {"row_size is 76, but the dimensions and types imply 88",
+       [](Bytes& page) {
+         Put<uint16_t>(page, 10, 2);
+         Put<uint16_t>(page, 144, 2);
+       }},
       {"version_minor is 1, but must be 0 where value_dtype is 3",
        [](Bytes& page) { Put<uint16_t>(page, 10, 1); }},
       {"version_minor is 0, but must be 1 where value_dtype is 4",

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <string>
@@ -40,8 +41,8 @@ std::vector<int64_t> RandomIds(std::mt19937& random, size_t count, size_t vocabu
 
 TEST(BlobTest, ReadsAnyTokensOfAnyShardsInAnyMode) {
   std::mt19937 random(3);
-  for (const ExampleBlob& example :
-       {ExampleBlob::Small(23), ExampleBlob::Large(23), ExampleBlob::WithoutKeys(23)}) {
+  for (const ExampleBlob& example : {ExampleBlob::Small(23), ExampleBlob::Large(23),
+                                     ExampleBlob::WithoutKeys(23), ExampleBlob::Embedded(23)}) {
     for (const uint32_t shard_count : {1u, 2u, 5u}) {
       const Folder folder;
       std::vector<std::string> paths;
@@ -63,6 +64,77 @@ TEST(BlobTest, ReadsAnyTokensOfAnyShardsInAnyMode) {
       }
     }
   }
+}
+
+TEST(BlobTest, GivesTheEmbeddingsThatRowsCarry) {
+  std::mt19937 random(5);
+  const ExampleBlob example = ExampleBlob::Embedded(23);
+  const Folder folder;
+  std::vector<std::string> paths;
+  for (const Bytes& file : example.Shards(2)) {
+    paths.push_back(folder.Write(std::to_string(paths.size()), file));
+  }
+  molkv_blob* blob = OpenOrFail(paths);
+  ASSERT_EQ(molkv_blob_embedding_dtype(blob), uint32_t{MOLKV_FLOAT16});
+  for (const size_t count : {0, 1, 2, 40}) {
+    const std::vector<int64_t> ids = RandomIds(random, count, 23);
+    const Batch batch = Read(blob, ids);
+    ExpectRows(example, ids, batch);
+    std::vector<float> embeddings(count * 5 + 1, -7);
+    ASSERT_EQ(molkv_blob_embeddings(blob, batch.rows.data(), batch.index.data(), count,
+                                    embeddings.data(), nullptr),
+              MOLKV_OK);
+    EXPECT_EQ(embeddings.back(), -7) << "written past the end";
+    for (size_t token = 0; token < count; ++token) {
+      const Bytes& row = example.rows[static_cast<size_t>(ids[token])];
+      for (size_t place = 0; place < 5; ++place) {
+        const uint8_t* half = row.data() + example.LayersSize() + 2 * place;
+        // Sign, exponent and fraction, as IEEE 754 has them.
+        const int exponent = half[1] >> 2 & 31;
+        const int fraction = (half[1] & 3) << 8 | half[0];
+        if (exponent == 31) continue;  // infinity or NaN
+        const double magnitude =
+            exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+        const double expected = (half[1] & 0x80) != 0 ? -magnitude : magnitude;
+        EXPECT_EQ(embeddings[token * 5 + place], expected);
+      }
+    }
+  }
+  molkv_blob_close(blob);
+}
+
+TEST(BlobTest, RowsWithoutEmbeddingsGiveNone) {
+  const Folder folder;
+  molkv_blob* blob = OpenOrFail({folder.Write("a", ExampleBlob::Small(11).File())});
+  EXPECT_EQ(molkv_blob_embedding_dtype(blob), uint32_t{MOLKV_NONE});
+  const Batch batch = Read(blob, {1});
+  float embedding = -7;
+  molkv_error error{};
+  EXPECT_EQ(
+      molkv_blob_embeddings(blob, batch.rows.data(), batch.index.data(), 1, &embedding, &error),
+      MOLKV_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(error.message).find("carry no input embedding"), std::string::npos);
+  EXPECT_EQ(embedding, -7);
+  molkv_blob_close(blob);
+}
+
+TEST(BlobTest, AWindowTakesRowsWithEmbeddingsAsRowsWithout) {
+  const Folder folder;
+  const ExampleBlob example = ExampleBlob::Embedded(4);
+  molkv_blob* blob = OpenOrFail({folder.Write("a", example.File())});
+  const Batch batch = Read(blob, {2});
+  const molkv_geometry geometry = example.Geometry();
+  molkv_window* window = nullptr;
+  ASSERT_EQ(molkv_window_create(&geometry, 3, 2, &window, nullptr), MOLKV_OK);
+  ASSERT_EQ(molkv_window_append(window, batch.rows.data(), example.row_stride, batch.index.data(),
+                                1, nullptr),
+            MOLKV_OK);
+  molkv_plane plane{};
+  ASSERT_EQ(molkv_window_plane(window, 1, MOLKV_VALUES, &plane, nullptr), MOLKV_OK);
+  const uint64_t layer = example.LayersSize() / 2;
+  EXPECT_EQ(std::memcmp(plane.data, example.rows[2].data() + layer + 8, 10), 0);
+  molkv_window_free(window);
+  molkv_blob_close(blob);
 }
 
 TEST(BlobTest, RowsAscendAndEachIsReadOnce) {

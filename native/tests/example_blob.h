@@ -54,6 +54,7 @@ struct ExampleBlob {
   uint32_t key_size = 3;
   uint32_t value_size = 6;
   bool quantized = true;
+  bool embedded = false;
   uint64_t row_size = 0;
   uint64_t row_stride = 0;
   std::vector<Bytes> rows;
@@ -86,6 +87,20 @@ struct ExampleBlob {
     return blob;
   }
 
+  // Rows that carry an input embedding, of an odd number of halves.
+  static ExampleBlob Embedded(size_t count, uint32_t seed = 1) {
+    ExampleBlob blob;
+    blob.value_size = 5;
+    blob.embedded = true;
+    blob.Fill(count, seed);
+    return blob;
+  }
+
+  uint64_t LayersSize() const {
+    const uint64_t embedding = embedded ? (value_size + 1) / 2 * 4 : 0;
+    return row_size - 4 - embedding;
+  }
+
   void Fill(size_t count, uint32_t seed) {
     const auto rounded = [](uint64_t size, uint64_t to) { return (size + to - 1) / to * to; };
     const uint64_t element = quantized ? 1 : 2;
@@ -93,7 +108,8 @@ struct ExampleBlob {
     const uint64_t values = uint64_t{experts} * value_size * element;
     const uint64_t scales = quantized ? 4 * experts * (key_heads > 0 ? 2 : 1) : 0;
     const uint64_t layer = rounded(keys, 4) + rounded(values, 4) + scales;
-    row_size = layers * layer + 4;
+    const uint64_t embedding = embedded ? rounded(2 * value_size, 4) : 0;
+    row_size = layers * layer + embedding + 4;
     row_stride = rounded(row_size, row_size >= 4096 ? 4096 : 64);
     std::mt19937 random(seed);
     rows.assign(count, Bytes(row_stride, 0));
@@ -101,9 +117,11 @@ struct ExampleBlob {
       for (uint64_t i = 0; i < row_size - 4; ++i) {
         // Padding between sections is zero.
         const uint64_t place = i % layer;
-        const bool padding =
-            (place >= keys && place < rounded(keys, 4)) ||
-            (place >= rounded(keys, 4) + values && place < rounded(keys, 4) + rounded(values, 4));
+        const bool padding = i >= layers * layer
+                                 ? i >= layers * layer + 2 * value_size
+                                 : (place >= keys && place < rounded(keys, 4)) ||
+                                       (place >= rounded(keys, 4) + values &&
+                                        place < rounded(keys, 4) + rounded(values, 4));
         row[i] = padding ? 0 : static_cast<uint8_t>(random());
       }
       Put<uint32_t>(row, row_size - 4, PlainCrc32c(row.data(), row_size - 4));
@@ -115,6 +133,7 @@ struct ExampleBlob {
     Bytes page(kPage, 0);
     std::memcpy(page.data(), magic, sizeof(magic));
     Put<uint16_t>(page, 8, 1);
+    Put<uint16_t>(page, 10, embedded ? 2 : 0);
     Put<uint32_t>(page, 12, kPage);
     Put<uint64_t>(page, 16, kPage);
     Put<uint64_t>(page, 24, row_stride);
@@ -138,6 +157,7 @@ struct ExampleBlob {
     for (uint8_t i = 0; i < 32; ++i) {
       page[112 + i] = static_cast<uint8_t>(200 + i);
     }
+    Put<uint16_t>(page, 144, embedded ? 2 : 0);
     SealHeader(page);
     return page;
   }

@@ -20,6 +20,8 @@ TEST(NullArguments, AreRefusedWhereAFunctionCanFail) {
       {"blob_open", [](auto* e) { return molkv_blob_open(nullptr, 1, nullptr, nullptr, e); }},
       {"blob_open_descriptor",
        [](auto* e) { return molkv_blob_open_descriptor(0, 0, 0, nullptr, nullptr, e); }},
+      {"blob_embeddings",
+       [](auto* e) { return molkv_blob_embeddings(nullptr, nullptr, nullptr, 1, nullptr, e); }},
       {"blob_read",
        [](auto* e) { return molkv_blob_read(nullptr, nullptr, 1, nullptr, nullptr, nullptr, e); }},
       {"prefetch_start",
@@ -69,6 +71,7 @@ TEST(NullArguments, DoNothingWhereAFunctionCannotFail) {
   molkv_sampler_reset(nullptr);
   molkv_tokenizer_close(nullptr);
   molkv_text_stream_free(nullptr);
+  EXPECT_EQ(molkv_blob_embedding_dtype(nullptr), uint32_t{MOLKV_NONE});
   molkv_blob_info info = {};
   molkv_blob_get_info(nullptr, &info);
   EXPECT_EQ(info.vocabulary_size, 0u);

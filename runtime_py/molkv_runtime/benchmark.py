@@ -293,6 +293,7 @@ def _facts(session: Session, config: BenchConfig) -> dict[str, Any]:
         "dense": graph.dense,
         "cache": graph.cache,
         "experts": manifest.quantization.experts,
+        "embedding": "graph" if manifest.quantization.embedding is None else "storage",
         "experts_mode": session.experts_mode,
         "dense_bytes": sum(
             size

@@ -13,7 +13,7 @@ __all__ = ["HEADER_SIZE", "MAGIC", "BlobHeader", "DataType", "RowGeometry"]
 
 MAGIC: Final = b"\x89MOLKV\r\n"
 VERSION_MAJOR: Final = 1
-VERSION_MINOR: Final = 1
+VERSION_MINOR: Final = 2
 HEADER_SIZE: Final = 16384
 DATA_ALIGNMENT: Final = 16384
 MAXIMUM_DATA_OFFSET: Final = 2**20
@@ -22,7 +22,7 @@ MAXIMUM_SHARDS: Final = 99_999
 IDENTITY_SIZE: Final = 32
 
 _PREFIX: Final = struct.Struct("<8sHHI")
-_FIELDS: Final = struct.Struct("<8sHHI6Q7I4H3I32s")
+_FIELDS: Final = struct.Struct("<8sHHI6Q7I4H3I32sH")
 _CHECKSUM: Final = struct.Struct("<I")
 _CHECKSUM_OFFSET: Final = HEADER_SIZE - _CHECKSUM.size
 
@@ -43,7 +43,7 @@ class BlobHeader:
         shard_count: files that make up the blob.
         data_offset: byte position of the first row.
         version_major: a reader refuses any other than its own.
-        version_minor: a reader refuses any above its own; the least that has the geometry's types.
+        version_minor: a reader refuses any above its own; the least that has what a row holds.
     """
 
     geometry: RowGeometry
@@ -144,7 +144,10 @@ class BlobHeader:
         self._validate_row_range(source)
         least = _least_minor(self.geometry)
         if self.version_minor != least:
-            rule = f"must be {least} where value_dtype is {int(self.geometry.value_dtype)}"
+            rule = (
+                f"must be {least} where value_dtype is {int(self.geometry.value_dtype)} and "
+                f"embedding_dtype {int(self.geometry.embedding_dtype)}"
+            )
             raise format_error(source, "version_minor", self.version_minor, rule)
         layout = self.layout(source)
         if self.row_size != layout.row_size:
@@ -210,6 +213,7 @@ class BlobHeader:
             geometry.value_group_size,
             0,
             self.identity,
+            geometry.embedding_dtype,
         )
         _CHECKSUM.pack_into(page, _CHECKSUM_OFFSET, crc32c(bytes(page[:_CHECKSUM_OFFSET])))
         return bytes(page)
@@ -279,6 +283,7 @@ class BlobHeader:
             value_group_size,
             reserved,
             identity,
+            embedding_dtype,
         ) = _FIELDS.unpack_from(page)
         for field, value in (("flags", flags), ("reserved field at byte 108", reserved)):
             if value:
@@ -295,6 +300,7 @@ class BlobHeader:
                 scale_dtype=_data_type(source, "scale_dtype", scale_dtype),
                 key_group_size=key_group_size,
                 value_group_size=value_group_size,
+                embedding_dtype=_data_type(source, "embedding_dtype", embedding_dtype),
             ),
             vocabulary_size=vocabulary_size,
             identity=identity,
@@ -336,12 +342,15 @@ class BlobHeader:
             "scale_dtype": geometry.scale_dtype.name.lower(),
             "key_group_size": geometry.key_group_size,
             "value_group_size": geometry.value_group_size,
+            "embedding_dtype": geometry.embedding_dtype.name.lower(),
             "identity": self.identity.hex(),
         }
 
 
 def _least_minor(geometry: RowGeometry) -> int:
-    """A file states the first minor version that has its types, so that older readers take it."""
+    """A file states the first minor version that has what it holds: older readers take the rest."""
+    if geometry.embedding_dtype is not DataType.NONE:
+        return 2
     return 1 if geometry.value_dtype is DataType.INT4 else 0
 
 

@@ -14,7 +14,7 @@ from molkv_runtime.blob import Blob
 from molkv_runtime.errors import BundleError, TokenizerError
 from molkv_runtime.golden import Golden, read_golden
 from molkv_runtime.manifest import Manifest, read_manifest
-from molkv_runtime.row_geometry import EXPERT_TYPES, RowGeometry
+from molkv_runtime.row_geometry import EXPERT_TYPES, DataType, RowGeometry
 from molkv_runtime.text import load_tokenizer
 
 __all__ = ["Bundle", "file_sha256"]
@@ -221,6 +221,9 @@ class Bundle:
             key_size=model.expert_key_size,
             value_size=model.hidden_size,
             dtype=EXPERT_TYPES[precision],
+            embedding_dtype=(
+                DataType.NONE if self.manifest.quantization.embedding is None else DataType.FLOAT16
+            ),
         )
 
 

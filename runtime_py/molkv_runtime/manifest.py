@@ -16,7 +16,9 @@ __all__ = [
     "SCHEMA_VERSION",
     "BackendEntry",
     "CachePrecision",
+    "CalibrationEntry",
     "DensePrecision",
+    "EmbeddingPrecision",
     "FileEntry",
     "LimitsEntry",
     "Manifest",
@@ -35,6 +37,9 @@ SCHEMA_VERSION = 1
 
 DensePrecision = Literal["fp32", "fp16", "int8", "int4", "palettized4"]
 """How a dense graph stores its weights. What each backend has: docs/graph.md, "Backends"."""
+
+EmbeddingPrecision = Literal["f16"]
+"""How rows store the input embedding."""
 
 CachePrecision = Literal["fp32", "fp16", "int8"]
 """How a dense graph stores its self-attention cache."""
@@ -82,10 +87,37 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.hidden_size // self.num_attention_heads
 
 
-class QuantizationEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Precision of the expert rows; None without experts. Dense graphs have one each."""
+class CalibrationEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How ``--experts auto`` came to its choice (docs/fidelity.md).
+
+    Attributes:
+        max_kl: the most KL divergence, in nats a token, that was accepted.
+        kl_divergence: of the chosen precision, from the trained experts.
+        same_top1: share of positions with the same best token.
+        tokens: positions of the calibration text that were compared.
+    """
+
+    max_kl: float
+    kl_divergence: float
+    same_top1: float
+    tokens: int
+
+
+class QuantizationEntry(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What the rows hold; dense graphs have a precision each.
+
+    Attributes:
+        experts: precision of the experts; None without experts.
+        embedding: precision of the input embedding that every row carries; None where the dense
+            graphs have the embedding.
+        calibration: how the precision of the experts was chosen; None where it was given.
+    """
 
     experts: ExpertPrecision | None
+    embedding: EmbeddingPrecision | None = None
+    calibration: CalibrationEntry | None = None
 
 
 class LimitsEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -215,6 +247,14 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     _check_version(file, content)
     manifest = decode_json(file, content, Manifest)
+    if manifest.quantization.embedding is not None and not (
+        manifest.experts and manifest.quantization.experts
+    ):
+        raise BundleError(
+            f"{file}: quantization.embedding is {manifest.quantization.embedding}, but there are "
+            "no expert rows that carry it",
+            fix="export again",
+        )
     graphs = {backend.graph for backend in manifest.backends.values()}
     for entry in manifest.files:
         if not _stays_inside(entry.name, graphs):

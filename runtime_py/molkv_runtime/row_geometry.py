@@ -91,6 +91,8 @@ class RowGeometry:
             FLOAT16. Those of INT8 keys are always FLOAT32.
         key_group_size: key elements that share a scale; G*dk with INT8 keys, 0 with others.
         value_group_size: value elements that share a scale; d with INT8, 32 with INT4, otherwise 0.
+        embedding_dtype: type of the token's input embedding, d elements, which ends the row:
+            FLOAT16, or NONE where the dense graph has the embedding.
     """
 
     layers: int
@@ -103,6 +105,7 @@ class RowGeometry:
     scale_dtype: DataType
     key_group_size: int
     value_group_size: int
+    embedding_dtype: DataType = DataType.NONE
 
     @classmethod
     def of(
@@ -114,6 +117,7 @@ class RowGeometry:
         key_heads: int,
         key_size: int,
         value_size: int,
+        embedding_dtype: DataType = DataType.NONE,
     ) -> RowGeometry:
         """The geometry that the format has for these dimensions and element type.
 
@@ -124,6 +128,7 @@ class RowGeometry:
             key_heads: see the class; 0 for a model without keys.
             key_size: see the class; 0 for a model without keys.
             value_size: see the class.
+            embedding_dtype: see the class.
 
         Returns:
             A validated geometry.
@@ -143,6 +148,7 @@ class RowGeometry:
             scale_dtype=_SCALE_TYPES.get(dtype, DataType.NONE),
             key_group_size=key_heads * key_size if key_dtype is DataType.INT8 else 0,
             value_group_size=_value_group(dtype, value_size),
+            embedding_dtype=embedding_dtype,
         )
         geometry.validate("row geometry")
         return geometry
@@ -198,6 +204,9 @@ class RowGeometry:
             if value != expected:
                 rule = f"must be {expected} for the other fields' values"
                 raise format_error(source, field, value, rule)
+        if self.embedding_dtype not in (DataType.NONE, DataType.FLOAT16):
+            rule = "must be 0 (none) or 2 (float16)"
+            raise format_error(source, "embedding_dtype", int(self.embedding_dtype), rule)
 
 
 def _value_group(dtype: DataType, value_size: int) -> int:

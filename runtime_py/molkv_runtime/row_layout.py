@@ -26,6 +26,7 @@ SECTION_ALIGNMENT: Final = 4
 CACHE_LINE: Final = 64
 PAGE: Final = 4096
 MAXIMUM_STRIDE: Final = 64 * 2**20
+_EXACTLY: Final = "pass exactly the arrays that the row geometry states"
 
 _NUMPY_TYPES: Final[dict[DataType, str]] = {
     DataType.FLOAT32: "<f4",
@@ -58,11 +59,11 @@ def stride_alignment(row_size: int) -> int:
 
 
 class Section(NamedTuple):
-    """One array of a layer's part of a row.
+    """One array of a row.
 
     Attributes:
-        name: field of `LayerRows`.
-        offset: bytes from the start of the layer's part.
+        name: field of `LayerRows`, or ``embedding``.
+        offset: bytes from the start of the layer's part, or, for the embedding, of the row.
         size: bytes, padding not included.
         dtype: element type, little-endian.
         shape: shape of the array in one row.
@@ -99,12 +100,13 @@ class RowLayout:
     """Byte positions in a row (docs/format.md "Rows"). Build it with `RowLayout.of`.
 
     Every section is padded to 4 bytes, so all layers' parts have the same size and layer l starts
-    at l * layer_size.
+    at l * layer_size. The embedding, if there is one, follows the last layer.
 
     Attributes:
         geometry: what a row holds.
         layer_sections: the sections of every layer that are present, in file order.
         layer_size: bytes of one layer's part, padding included.
+        embedding_section: the token's input embedding; None where rows carry none.
         row_size: bytes of a row that carry data, its CRC32C included.
         row_stride: bytes from one row to the next.
     """
@@ -112,6 +114,7 @@ class RowLayout:
     geometry: RowGeometry
     layer_sections: tuple[Section, ...]
     layer_size: int
+    embedding_section: Section | None
     row_size: int
     row_stride: int
 
@@ -156,7 +159,11 @@ class RowLayout:
                 count *= extent
             sections.append(Section(name, end, count * dtype.itemsize, dtype, shape))
             end = round_up(end + count * dtype.itemsize, SECTION_ALIGNMENT)
-        row_size = geometry.layers * end + CHECKSUM_SIZE
+        embedding = _embedding_section(geometry, geometry.layers * end)
+        row_end = geometry.layers * end
+        if embedding is not None:
+            row_end = round_up(row_end + embedding.size, SECTION_ALIGNMENT)
+        row_size = row_end + CHECKSUM_SIZE
         alignment = stride_alignment(row_size)
         stride = round_up(row_size, alignment) if row_stride is None else row_stride
         if stride < row_size:
@@ -166,7 +173,7 @@ class RowLayout:
             raise format_error(source, "row_stride", stride, rule)
         if stride > MAXIMUM_STRIDE:
             raise format_error(source, "row_stride", stride, f"must be at most {MAXIMUM_STRIDE}")
-        return cls(geometry, tuple(sections), end, row_size, stride)
+        return cls(geometry, tuple(sections), end, embedding, row_size, stride)
 
     def section_offset(self, layer: int, name: str) -> int:
         """Byte position of a section from the start of the row.
@@ -183,11 +190,14 @@ class RowLayout:
                 return layer * self.layer_size + section.offset
         raise KeyError(name)
 
-    def pack(self, layers: Sequence[LayerRows]) -> NDArray[np.uint8]:
+    def pack(
+        self, layers: Sequence[LayerRows], embeddings: NDArray[np.float16] | None = None
+    ) -> NDArray[np.uint8]:
         """Writes a batch of rows with their checksums.
 
         Args:
             layers: one entry a layer, arrays of exactly the types and shapes of `LayerRows`.
+            embeddings: float16 [rows, d] if rows carry them, else None.
 
         Returns:
             uint8 [rows, row_stride], padding zero.
@@ -196,29 +206,18 @@ class RowLayout:
             BlobFormatError: an array is missing, superfluous, or of another type or shape.
         """
         geometry = self.geometry
-        fix = "pass exactly the arrays that the row geometry states"
         if len(layers) != geometry.layers:
             rule = f"the geometry has {geometry.layers}"
-            raise format_error("rows to pack", "number of layers", len(layers), rule, fix=fix)
+            raise format_error("rows to pack", "number of layers", len(layers), rule, fix=_EXACTLY)
         rows = np.zeros((len(layers[0].values), self.row_stride), np.uint8)
         present = {section.name: section for section in self.layer_sections}
         for layer, arrays in enumerate(layers):
             for name in ("keys", "values", "key_scales", "value_scales"):
                 array: NDArray[Any] | None = getattr(arrays, name)
-                section = present.get(name)
-                field = f"layer {layer} {name}"
-                if array is None or section is None:
-                    if array is not None or section is not None:
-                        given = "absent" if array is None else "given"
-                        rule = "this geometry has " + ("none" if section is None else "them")
-                        raise format_error("rows to pack", field, given, rule, fix=fix)
-                    continue
-                wanted = (len(rows), *section.shape)
-                if array.dtype != section.dtype or array.shape != wanted:
-                    rule = f"must be {section.dtype.name} {list(wanted)}"
-                    given = f"{array.dtype.name} {list(array.shape)}"
-                    raise format_error("rows to pack", field, given, rule, fix=fix)
-                self._view(rows, layer, section)[...] = array
+                _put(
+                    rows, layer * self.layer_size, present.get(name), array, f"layer {layer} {name}"
+                )
+        _put(rows, 0, self.embedding_section, embeddings, "embeddings")
         stored = self.stored_checksums(rows)
         for position, row in enumerate(rows):
             stored[position] = crc32c(row[: self.row_size - CHECKSUM_SIZE])
@@ -239,7 +238,8 @@ class RowLayout:
         self._require_rows(rows)
         layers = []
         for layer in range(self.geometry.layers):
-            views = {part.name: self._view(rows, layer, part) for part in self.layer_sections}
+            start = layer * self.layer_size
+            views = {part.name: _view(rows, start, part) for part in self.layer_sections}
             layers.append(
                 LayerRows(
                     keys=views.get("keys"),
@@ -249,6 +249,21 @@ class RowLayout:
                 )
             )
         return tuple(layers)
+
+    def embeddings(self, rows: NDArray[np.uint8]) -> NDArray[np.float16] | None:
+        """A view of the input embeddings of a batch of rows; nothing is copied.
+
+        Args:
+            rows: uint8 [rows, row_stride], last axis contiguous.
+
+        Returns:
+            float16 [rows, d], or None where rows carry none.
+
+        Raises:
+            BlobFormatError: the array is not a batch of rows of this layout.
+        """
+        self._require_rows(rows)
+        return None if self.embedding_section is None else _view(rows, 0, self.embedding_section)
 
     def stored_checksums(self, rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
         """The CRC32C stored at the end of each row, as a view: uint32 [rows]."""
@@ -272,12 +287,6 @@ class RowLayout:
         computed = np.fromiter((crc32c(row[:covered]) for row in rows), np.uint32, len(rows))
         return np.equal(computed, stored)
 
-    def _view(self, rows: NDArray[np.uint8], layer: int, section: Section) -> NDArray[Any]:
-        start = layer * self.layer_size + section.offset
-        flat = rows[:, start : start + section.size].view(section.dtype)
-        # Splitting the last axis of a row slice never needs a copy, whatever the row stride.
-        return flat.reshape(len(rows), *section.shape)
-
     def _require_rows(self, rows: NDArray[np.uint8]) -> None:
         if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != self.row_stride:
             raise format_error(
@@ -287,3 +296,40 @@ class RowLayout:
                 f"must be uint8 [rows, {self.row_stride}]",
                 fix="pass whole rows, as Blob.read returns them",
             )
+
+
+def _embedding_section(geometry: RowGeometry, offset: int) -> Section | None:
+    if geometry.embedding_dtype is DataType.NONE:
+        return None
+    dtype, size = np.dtype(_NUMPY_TYPES[geometry.embedding_dtype]), geometry.value_size
+    return Section("embedding", offset, size * dtype.itemsize, dtype, (size,))
+
+
+def _view(rows: NDArray[np.uint8], start: int, section: Section) -> NDArray[Any]:
+    """A section of every row; `start` is where its offset counts from."""
+    start += section.offset
+    flat = rows[:, start : start + section.size].view(section.dtype)
+    # Splitting the last axis of a row slice never needs a copy, whatever the row stride.
+    return flat.reshape(len(rows), *section.shape)
+
+
+def _put(
+    rows: NDArray[np.uint8],
+    start: int,
+    section: Section | None,
+    array: NDArray[Any] | None,
+    field: str,
+) -> None:
+    """Writes an array where its section is, after checking that it is what the section takes."""
+    if array is None or section is None:
+        if array is not None or section is not None:
+            given = "absent" if array is None else "given"
+            rule = "this geometry has " + ("none" if section is None else "them")
+            raise format_error("rows to pack", field, given, rule, fix=_EXACTLY)
+        return
+    wanted = (len(rows), *section.shape)
+    if array.dtype != section.dtype or array.shape != wanted:
+        rule = f"must be {section.dtype.name} {list(wanted)}"
+        given = f"{array.dtype.name} {list(array.shape)}"
+        raise format_error("rows to pack", field, given, rule, fix=_EXACTLY)
+    _view(rows, start, section)[...] = array

@@ -1,6 +1,6 @@
 """Makes hostile expert blobs, each from a valid one by breaking one rule of docs/format.md.
 
-Run `python tests/attacks/blob_files.py OUT_DIR` to write them all, beside the two valid files and
+Run `python tests/attacks/blob_files.py OUT_DIR` to write them all, beside the valid files and
 an `expected.json` that says which error and which field each must be refused with.
 
 Header fields are edited by byte position, from a table of this file's own, so that a slip in the
@@ -54,6 +54,7 @@ FIELDS: Final = {
     "key_group_size": (100, "<I"),
     "value_group_size": (104, "<I"),
     "reserved": (108, "<I"),
+    "embedding_dtype": (144, "<H"),
 }
 
 INT4_FIELDS: Final = {"version_minor": 1, "value_dtype": 4, "value_size": 64}
@@ -79,10 +80,19 @@ class Attack:
     error: str = FORMAT_ERROR
 
 
-def write_valid(path: Path, *, value_size: int = 6) -> None:
-    """A small valid int8 blob: 2 layers, 2 experts, keys, 4 rows of 128 bytes by default."""
+def write_valid(path: Path, *, value_size: int = 6, embedded: bool = False) -> None:
+    """A small valid int8 blob: 2 layers, 2 experts, keys, 4 rows of 128 bytes by default.
+
+    With `embedded`, each row carries an input embedding, and still has 128 bytes.
+    """
     geometry = RowGeometry.of(
-        DataType.INT8, layers=2, experts=2, key_heads=1, key_size=3, value_size=value_size
+        DataType.INT8,
+        layers=2,
+        experts=2,
+        key_heads=1,
+        key_size=3,
+        value_size=value_size,
+        embedding_dtype=DataType.FLOAT16 if embedded else DataType.NONE,
     )
     layout = RowLayout.of(geometry)
     generator = np.random.default_rng(7)
@@ -95,15 +105,18 @@ def write_valid(path: Path, *, value_size: int = 6) -> None:
         )
         for _ in range(2)
     ]
+    embeddings = None
+    if embedded:
+        embeddings = generator.standard_normal((ROWS, value_size)).astype(np.float16)
     header = BlobHeader.of(geometry, vocabulary_size=ROWS, identity=bytes(range(32)))
     with BlobWriter(path, header) as writer:
-        writer.write_rows(layout.pack(layers))
+        writer.write_rows(layout.pack(layers, embeddings))
 
 
-def valid_bytes(folder: Path, *, value_size: int = 6) -> bytes:
+def valid_bytes(folder: Path, *, value_size: int = 6, embedded: bool = False) -> bytes:
     """The bytes of `write_valid`; `folder` is only used on the way."""
     path = folder / ".valid.molkv"
-    write_valid(path, value_size=value_size)
+    write_valid(path, value_size=value_size, embedded=embedded)
     data = path.read_bytes()
     path.unlink()
     return data
@@ -133,6 +146,7 @@ def attacks(folder: Path) -> list[Attack]:
     """All hostile files; `folder` must exist, and nothing stays in it."""
     valid = valid_bytes(folder)
     large = valid_bytes(folder, value_size=3000)
+    embedded = valid_bytes(folder, embedded=True)
     rows = valid[PAGE:]
     most = 2**32 - 1
     contents: dict[str, tuple[bytes, str]] = {
@@ -144,8 +158,28 @@ def attacks(folder: Path) -> list[Attack]:
         "magic": (b"GGUF" + valid[4:], "magic"),
         "magic-with-line-ends-converted": (valid.replace(b"\r\n", b"\n"), "magic"),
         "future-major": (edited(valid, version_major=2), "version"),
-        "future-minor": (edited(valid, version_minor=2), "version"),
+        "future-minor": (edited(valid, version_minor=3), "version"),
         "minor-of-int4": (edited(valid, version_minor=1), "version_minor"),
+        "minor-of-embeddings": (edited(valid, version_minor=2), "version_minor"),
+        "embedding-in-an-older-minor": (edited(embedded, version_minor=0), "version_minor"),
+        "embedding-that-rows-lack": (
+            edited(valid, version_minor=2, embedding_dtype=2),
+            "row_size",
+        ),
+        "embedding-that-the-header-hides": (
+            edited(embedded, version_minor=0, embedding_dtype=0),
+            "row_size",
+        ),
+        "embedding-of-int8": (edited(embedded, embedding_dtype=3), "embedding_dtype"),
+        "embedding-of-unknown-type": (edited(embedded, embedding_dtype=99), "embedding_dtype"),
+        "embedding-beyond-the-stride": (
+            edited(embedded[: PAGE + 64 * ROWS], row_stride=64),
+            "row_stride",
+        ),
+        "byte-behind-the-embedding-type": (
+            with_checksum(flipped(embedded, 146)),
+            "reserved byte 146",
+        ),
         "past-major": (edited(valid, version_major=0), "version"),
         "header-size": (edited(valid, header_size=144), "header_size"),
         "header-byte-flipped": (flipped(valid, 120), "header CRC32C"),
@@ -252,6 +286,14 @@ def attacks(folder: Path) -> list[Attack]:
         )
         for name, (position, token_id) in flips.items()
     ]
+    found.append(
+        Attack(
+            "row-embedding-flipped",
+            partial(_write, flipped(embedded, PAGE + 2 * 128 + 75)),
+            "token id 2:",
+            ROW_ERROR,
+        )
+    )
     zeroed = valid[: PAGE + 128] + bytes(128) + valid[PAGE + 256 :]
     found.append(Attack("row-zeroed", partial(_write, zeroed), "token id 1:", ROW_ERROR))
     found.append(Attack("directory", lambda path: path.mkdir(), "file type"))
@@ -271,6 +313,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_valid(folder / "valid.molkv")
     write_valid(folder / "valid-page-rows.molkv", value_size=3000)
+    write_valid(folder / "valid-embedded.molkv", embedded=True)
     expected = {}
     for attack in attacks(folder):
         attack.write(folder / f"{attack.name}.molkv")

@@ -10,6 +10,7 @@ token ids 0 to 7).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -29,6 +30,8 @@ from molkv_runtime.row_layout import DataType, LayerRows, RowGeometry, RowLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 PAGE: Final = 16384
 IDENTITY_OFFSET: Final = 112
@@ -173,6 +176,27 @@ def attacks() -> list[Attack]:
             (graph, "cache is int8", "the manifest says fp32"),
         ),
         Attack(
+            "graph-that-wants-embeddings",
+            lambda folder: _graph_metadata(folder, "molkv.embedding", "storage"),
+            "session",
+            "BundleError",
+            (graph, "embedding is storage", "the manifest says None"),
+        ),
+        Attack(
+            "graph-that-has-the-embedding",
+            lambda folder: _quantization(folder, embedding="f16"),
+            "session",
+            "BundleError",
+            (graph, "embedding is None", "the manifest says storage"),
+        ),
+        Attack(
+            "blob-with-embeddings",
+            lambda folder: _fixed_up(folder, "experts.molkv", _with_embeddings),
+            "session",
+            "BundleError",
+            (blob, "embedding_dtype is ", "the dense graph's is"),
+        ),
+        Attack(
             "graph-is-no-onnx",
             lambda folder: _fixed_up(
                 folder, "dense.onnx", lambda file: file.write_bytes(b"not a graph")
@@ -243,6 +267,18 @@ def _broken_manifests(manifest: str) -> list[Attack]:
         edited("unknown-field", ("unknown field `surprise`",), surprise=1),
         edited("unknown-model-field", ("unknown field `surprise`",), model={"surprise": 1}),
         edited("unknown-precision", ("int2",), quantization={"experts": "int2"}),
+        edited("unknown-embedding-precision", ("int8",), quantization={"embedding": "int8"}),
+        edited(
+            "embedding-without-rows",
+            ("quantization.embedding is f16, but there are no expert rows",),
+            quantization={"embedding": "f16"},
+            experts=[],
+        ),
+        edited(
+            "calibration-without-its-limit",
+            ("max_kl",),
+            quantization={"calibration": {"tokens": 1, "kl_divergence": 0.1, "same_top1": 1.0}},
+        ),
         edited("name-upwards", ("'../passwd' is not a bare name",), files=listed("../passwd")),
         edited("name-absolute", ("'/etc/passwd' is not a bare name",), files=listed("/etc/passwd")),
         edited("name-of-parent", ("'..' is not a bare name",), files=listed("..")),
@@ -332,13 +368,36 @@ def _as_float16(file: Path) -> None:
         key_size=old.key_size,
         value_size=old.value_size,
     )
-    rows, layout = header.vocabulary_size, RowLayout.of(geometry)
+    rows = header.vocabulary_size
     keys = np.zeros((rows, old.experts, old.key_heads * old.key_size), np.float16)
     values = np.zeros((rows, old.experts, old.value_size), np.float16)
     layer = LayerRows(keys if old.key_heads else None, values, None, None)
-    new = BlobHeader.of(geometry, vocabulary_size=rows, identity=header.identity)
+    _rewrite(file, header, geometry, RowLayout.of(geometry).pack([layer] * old.layers))
+
+
+def _with_embeddings(file: Path) -> None:
+    """A valid blob of the same experts, whose rows carry embeddings, too."""
+    content = file.read_bytes()
+    header = BlobHeader.unpack(content[:PAGE], str(file))
+    geometry = dataclasses.replace(header.geometry, embedding_dtype=DataType.FLOAT16)
+    rows = np.frombuffer(content[header.data_offset :], np.uint8).reshape(-1, header.row_stride)
+    embeddings = np.zeros((len(rows), geometry.value_size), np.float16)
+    layers = header.layout().sections(rows)
+    _rewrite(file, header, geometry, RowLayout.of(geometry).pack(layers, embeddings))
+
+
+def _rewrite(
+    file: Path, header: BlobHeader, geometry: RowGeometry, rows: NDArray[np.uint8]
+) -> None:
+    new = BlobHeader.of(geometry, vocabulary_size=len(rows), identity=header.identity)
     with BlobWriter(file, new) as writer:
-        writer.write_rows(layout.pack([layer] * old.layers))
+        writer.write_rows(rows)
+
+
+def _quantization(folder: Path, **changes: Any) -> None:
+    fields = _read(folder)
+    fields["quantization"] |= changes
+    _write(folder, fields)
 
 
 def _fix_up(folder: Path, name: str) -> None:

@@ -1,4 +1,7 @@
-"""One export for all backends: one blob, one set of golden cases, three graphs, one verdict."""
+"""One export for all backends: one blob, one set of golden cases, three graphs, one verdict.
+
+The input embedding is a part of the blob's rows, which all three graphs take it from.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     folder = tmp_path_factory.mktemp("three")
     checkpoint = write_checkpoint(
         folder / "checkpoint",
-        "molkv",
+        "molkv-key-gelu-untied",
         num_hidden_layers=1,
         tokenizer=write_tokenizer(folder / "tokenizer.json"),
     )
     options = [option for name in PRECISIONS for option in ("--backend", name)]
-    options += ["--dense", "executorch=int8", "--dense", "coreml=palettized4", "--json"]
+    options += ["--dense", "executorch=int8", "--dense", "coreml=palettized4"]
+    options += ["--embedding", "storage", "--json"]
     result = molkv("export", checkpoint, "--out", folder / "bundle", *options)
     return folder / "bundle", json.loads(result.stdout)
 
@@ -42,6 +46,7 @@ def test_all_graphs_are_there_beside_one_blob(exported: tuple[Path, dict[str, An
     manifest = Bundle.open(exported[0]).manifest
     assert {name: entry.dense for name, entry in manifest.backends.items()} == PRECISIONS
     assert manifest.experts == ["experts.molkv"]
+    assert manifest.quantization.embedding == "f16"
     packages = {package for backend in BACKENDS.values() for package in backend.packages}
     assert set(manifest.producer) == {"molkv", "torch", *packages}
 

@@ -136,6 +136,13 @@ def test_auto_says_what_it_measured_and_exports_what_it_chose(
     assert 0 < choice["trials"][-1]["kl_divergence"] <= 0.01
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["quantization"]["experts"] == choice["chosen"]
+    measured = choice["trials"][-1]
+    assert manifest["quantization"]["calibration"] == {
+        "max_kl": 0.01,
+        "kl_divergence": measured["kl_divergence"],
+        "same_top1": measured["same_top1"],
+        "tokens": choice["tokens"],
+    }
 
     assert "exists already" in molkv(*arguments, code=2).stderr
     strict = (*arguments, "--dry-run", "--max-kl", choice["trials"][-1]["kl_divergence"] / 2)

@@ -46,7 +46,14 @@ from molkv_runtime.blob import RowBatch
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.expert_attention import expert_attention as numpy_expert_attention
 from molkv_runtime.golden import LOGITS_TOLERANCE, RELATIVE_LOGITS_TOLERANCE, Golden
-from molkv_runtime.manifest import DensePrecision, LimitsEntry, Manifest, ModelEntry, ParityEntry
+from molkv_runtime.manifest import (
+    DensePrecision,
+    EmbeddingPrecision,
+    LimitsEntry,
+    Manifest,
+    ModelEntry,
+    ParityEntry,
+)
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 from molkv_runtime.window import ExpertWindow
@@ -130,7 +137,11 @@ def shape(text: str, letters: dict[str, int]) -> list[int | str]:
     return extents
 
 
-def facts(config: ModelConfig, experts: ExpertPrecision = "int8") -> set[str]:
+def facts(
+    config: ModelConfig,
+    experts: ExpertPrecision = "int8",
+    embedding: EmbeddingPrecision | None = None,
+) -> set[str]:
     """What a "there if" column may ask for."""
     conditions = {
         "always": True,
@@ -145,6 +156,8 @@ def facts(config: ModelConfig, experts: ExpertPrecision = "int8") -> set[str]:
         "int4": experts == "int4",
         "not int4": experts != "int4",
         "not f16": experts != "f16",
+        "embedding: graph": embedding is None,
+        "embedding: storage": embedding is not None,
         "checkpoint": False,
     }
     return {name for name, holds in conditions.items() if holds}
@@ -346,12 +359,17 @@ def test_model_card_is_named() -> None:
 class GraphCase(NamedTuple):
     config: ModelConfig
     experts: ExpertPrecision
+    embedding: EmbeddingPrecision | None = None
 
 
 GRAPH_CASES = {
     f"{name} {experts}": GraphCase(config, experts)
     for name, config in CONFIGS.items()
     for experts in get_args(ExpertPrecision)
+} | {
+    f"{name}, embedding in the rows": GraphCase(config, "int8", "f16")
+    for name, config in CONFIGS.items()
+    if config.has_experts
 }
 
 
@@ -368,14 +386,14 @@ def declared(values: Any) -> dict[str, tuple[str, list[int | str]]]:
 
 @pytest.mark.parametrize("case", GRAPH_CASES.values(), ids=GRAPH_CASES)
 def test_graph_is_as_documented(case: GraphCase, tmp_path: Path) -> None:
-    config, experts = case
+    config, experts, embedding = case
     checkpoint = save_random(config, tmp_path / "checkpoint")
     identity = checkpoint.identity().hex()
-    graph = write_dense_graph(checkpoint, tmp_path, experts, identity)
+    graph = write_dense_graph(checkpoint, tmp_path, experts, identity, embedding=embedding)
     model = onnx.load(graph.files[0], load_external_data=False)
 
     letters = symbols(config) | {"K": config.num_key_value_heads}
-    holding = facts(config, experts)
+    holding = facts(config, experts, embedding)
     plane = {"int8": "int8", "int4": "int8", "f16": "float16"}[experts]
     dtypes = {"plane": plane, "cache": "float32"}
 
@@ -393,6 +411,7 @@ def test_graph_is_as_documented(case: GraphCase, tmp_path: Path) -> None:
     assert declared(model.graph.output) == documented("output")
 
     properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties.pop("molkv.embedding", None) == ("storage" if embedding else None)
     always = [row[0] for row in table(GRAPH, "property") if "absent" not in row[1]]
     assert list(properties) == always
     assert properties["molkv.identity"] == identity
@@ -541,7 +560,13 @@ def test_property_table_is_what_graphs_carry() -> None:
     documented = [row[0] for row in table(GRAPH, "property")]
     limits = LimitsEntry(chunk=1, context=1, cache_tokens=1, window=1)
     made = graph_properties(
-        MOLKV, identity="00", experts="int8", dense="fp32", cache="fp32", limits=limits
+        MOLKV,
+        identity="00",
+        experts="int8",
+        dense="fp32",
+        cache="fp32",
+        limits=limits,
+        embedding="f16",
     )
     assert documented == list(made)
 

@@ -34,6 +34,7 @@ def geometries(draw: st.DrawFn) -> RowGeometry:
         key_heads=key_heads,
         key_size=draw(st.integers(1, 5)) if key_heads else 0,
         value_size=draw(sizes),
+        embedding_dtype=draw(st.sampled_from([DataType.NONE, DataType.FLOAT16])),
     )
 
 
@@ -69,9 +70,18 @@ def random_layers(geometry: RowGeometry, rows: int, seed: int) -> list[LayerRows
     ]
 
 
+def random_embeddings(geometry: RowGeometry, rows: int, seed: int) -> NDArray[np.float16] | None:
+    """Input embeddings of random bytes, if a geometry has them."""
+    if geometry.embedding_dtype is DataType.NONE:
+        return None
+    content = np.random.default_rng(seed + 1).bytes(2 * rows * geometry.value_size)
+    return np.frombuffer(content, "<f2").reshape(rows, geometry.value_size)
+
+
 def random_rows(geometry: RowGeometry, rows: int, seed: int = 0) -> NDArray[np.uint8]:
     """uint8 [rows, row_stride] with valid checksums."""
-    return RowLayout.of(geometry).pack(random_layers(geometry, rows, seed))
+    embeddings = random_embeddings(geometry, rows, seed)
+    return RowLayout.of(geometry).pack(random_layers(geometry, rows, seed), embeddings)
 
 
 def write_shards(
@@ -99,4 +109,7 @@ def write_shards(
     return paths
 
 
-SMALL = RowGeometry.of(DataType.INT8, layers=2, experts=2, key_heads=1, key_size=3, value_size=6)
+SMALL_SIZES = {"layers": 2, "experts": 2, "key_heads": 1, "key_size": 3, "value_size": 6}
+SMALL = RowGeometry.of(DataType.INT8, **SMALL_SIZES)
+EMBEDDED = RowGeometry.of(DataType.INT8, **SMALL_SIZES, embedding_dtype=DataType.FLOAT16)
+"""The same, and every row carries the token's input embedding."""

@@ -16,7 +16,7 @@ from molkv_runtime.blob_header import HEADER_SIZE, BlobHeader
 from molkv_runtime.errors import BlobFormatError
 from molkv_runtime.row_layout import DataType, RowGeometry, crc32c
 from tests.attacks.blob_files import FIELDS
-from tests.format.strategies import IDENTITY, SMALL, geometries
+from tests.format.strategies import EMBEDDED, IDENTITY, SMALL, geometries
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "blob-header.schema.json"
 
@@ -61,7 +61,8 @@ def test_the_json_form_follows_its_schema(header: BlobHeader) -> None:
         ("layers", 0),
         ("row_count", -1),
         ("key_dtype", "int4"),
-        ("version", "1.2"),
+        ("version", "1.3"),
+        ("embedding_dtype", "int8"),
         ("identity", "00"),
         ("extra", 1),
     ],
@@ -90,7 +91,7 @@ def test_every_field_is_at_its_byte_position() -> None:
         assert struct.unpack_from(code, page, offset)[0] == known[field], field
     assert page[:8] == b"\x89MOLKV\r\n"
     assert page[112:144] == IDENTITY
-    assert not any(page[144:16380])
+    assert not any(page[146:16380])
     assert struct.unpack("<I", page[16380:])[0] == crc32c(page[:16380])
 
 
@@ -138,13 +139,27 @@ def int4_geometry(**changes: int) -> RowGeometry:
     return RowGeometry.of(DataType.INT4, **(sizes | changes))
 
 
-def test_only_files_with_int4_are_of_version_1_1() -> None:
-    for geometry, minor in ((SMALL, 0), (int4_geometry(), 1)):
+def test_a_file_is_of_the_first_version_that_has_what_it_holds() -> None:
+    embedded_int4 = dataclasses.replace(int4_geometry(), embedding_dtype=DataType.FLOAT16)
+    for geometry, minor in (
+        (SMALL, 0),
+        (int4_geometry(), 1),
+        (EMBEDDED, 2),
+        (embedded_int4, 2),
+    ):
         header = BlobHeader.of(geometry, vocabulary_size=4, identity=IDENTITY)
         assert header.version_minor == minor
-        other = dataclasses.replace(header, version_minor=1 - minor)
-        with pytest.raises(BlobFormatError, match=f"version_minor is {1 - minor}, but must be"):
-            other.pack()
+        for other in {0, 1, 2} - {minor}:
+            changed = dataclasses.replace(header, version_minor=other)
+            with pytest.raises(BlobFormatError, match=f"version_minor is {other}, but must be"):
+                changed.pack()
+
+
+@pytest.mark.parametrize("dtype", [DataType.FLOAT32, DataType.INT8, DataType.INT4])
+def test_an_embedding_is_float16(dtype: DataType) -> None:
+    geometry = dataclasses.replace(SMALL, embedding_dtype=dtype)
+    with pytest.raises(BlobFormatError, match=f"embedding_dtype is {dtype.value}, but must be 0"):
+        geometry.validate("experts.molkv")
 
 
 def test_int4_values_have_int8_keys_and_a_half_for_each_group_of_32() -> None:

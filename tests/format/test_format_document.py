@@ -63,6 +63,26 @@ def test_the_int4_row_is_what_the_layout_packs() -> None:
     assert bytes.fromhex(shown) == row[: layout.row_size].tobytes()
 
 
+def test_the_row_with_an_embedding_is_what_the_layout_packs() -> None:
+    geometry = RowGeometry.of(
+        DataType.INT4,
+        layers=1,
+        experts=1,
+        key_heads=0,
+        key_size=0,
+        value_size=32,
+        embedding_dtype=DataType.FLOAT16,
+    )
+    elements = np.tile(np.arange(-8, 8, dtype=np.int8), 2)[None, None]
+    embedding = np.concatenate([2.0 ** np.arange(16), np.zeros(16)]).astype(np.float16)[None]
+    layer = LayerRows(None, pack_int4(elements), None, np.full((1, 1, 1), -0.5, np.float16))
+    layout = RowLayout.of(geometry)
+    row = layout.pack([layer], embedding)[0]
+    lines = code_block("text", "scale -0.5, padding | embedding").splitlines()
+    shown = "".join(re.match(r"(?:[0-9a-f]{2} ?)+", line)[0] for line in lines)  # type: ignore[index]
+    assert bytes.fromhex(shown) == row[: layout.row_size].tobytes()
+
+
 def test_the_json_is_the_header_of_the_example(example: Path) -> None:
     with Blob.open(example) as blob:
         assert json.loads(code_block("json", "molkv-expert-blob")) == blob.header.to_json()

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from molkv_runtime.errors import BlobFormatError
 from molkv_runtime.row_layout import DataType, LayerRows, RowGeometry, RowLayout, crc32c
-from tests.format.strategies import SMALL, geometries, random_layers, random_rows
+from tests.format.strategies import (
+    EMBEDDED,
+    SMALL,
+    geometries,
+    random_embeddings,
+    random_layers,
+    random_rows,
+)
 
 NAMES = ("keys", "values", "key_scales", "value_scales")
 
@@ -33,11 +40,17 @@ def test_unpacking_what_was_packed_gives_the_same_bytes(
 ) -> None:
     layout = RowLayout.of(geometry)
     layers = random_layers(geometry, count, seed)
-    rows = layout.pack(layers)
+    embeddings = random_embeddings(geometry, count, seed)
+    rows = layout.pack(layers, embeddings)
     assert rows.shape == (count, layout.row_stride)
     assert layout.check_crc(rows).all()
     for packed, viewed in zip(layers, layout.sections(rows), strict=True):
         assert_same(packed, viewed)
+    stored = layout.embeddings(rows)
+    assert (stored is None) == (embeddings is None)
+    if stored is not None and embeddings is not None:
+        assert (stored.dtype, stored.shape) == (embeddings.dtype, embeddings.shape)
+        assert stored.tobytes() == embeddings.tobytes()
 
 
 @given(geometries())
@@ -53,6 +66,11 @@ def test_sections_are_aligned_ordered_and_followed_by_checksum_and_zeros(
             assert start % 4 == 0
             assert end <= start < end + 4
             end = start + section.size
+    if layout.embedding_section is not None:
+        start = layout.embedding_section.offset
+        assert start % 4 == 0
+        assert end <= start < end + 4
+        end = start + 2 * geometry.value_size
     assert layout.row_size == -(-end // 4) * 4 + 4
     multiple = 4096 if layout.row_size >= 4096 else 64
     assert layout.row_stride == -(-layout.row_size // multiple) * multiple
@@ -67,6 +85,42 @@ def test_byte_positions_are_the_ones_in_the_specification() -> None:
     offsets = [layout.section_offset(layer, name) for layer in range(2) for name in NAMES]
     assert offsets == [0, 8, 20, 28, 36, 44, 56, 64]
     assert (layout.row_size, layout.row_stride) == (76, 128)
+
+
+def test_the_embedding_follows_the_last_layer_and_moves_nothing_else() -> None:
+    layout = RowLayout.of(EMBEDDED)
+    assert layout.layer_sections == RowLayout.of(SMALL).layer_sections
+    assert layout.embedding_section is not None
+    assert (layout.embedding_section.offset, layout.embedding_section.size) == (72, 12)
+    assert layout.row_size == 72 + 12 + 4
+    # The layers' bytes are those of rows without it.
+    with_it = layout.pack(random_layers(EMBEDDED, 3, 5), random_embeddings(EMBEDDED, 3, 5))
+    without = RowLayout.of(SMALL).pack(random_layers(SMALL, 3, 5))
+    assert with_it[:, :72].tobytes() == without[:, :72].tobytes()
+
+
+def test_the_checksum_covers_the_embedding() -> None:
+    rows = random_rows(EMBEDDED, 2)
+    layout = RowLayout.of(EMBEDDED)
+    stored = layout.embeddings(rows)
+    assert stored is not None
+    assert np.shares_memory(stored, rows)
+    rows[1, 72] ^= 1
+    assert layout.check_crc(rows).tolist() == [True, False]
+
+
+def test_packing_refuses_embeddings_that_are_missing_superfluous_or_do_not_fit() -> None:
+    layers, layout = random_layers(SMALL, 2, 0), RowLayout.of(EMBEDDED)
+    with pytest.raises(BlobFormatError, match="embeddings is absent, but this geometry has them"):
+        layout.pack(layers)
+    half = np.zeros((2, 6), np.float16)
+    with pytest.raises(BlobFormatError, match="embeddings is given, but this geometry has none"):
+        RowLayout.of(SMALL).pack(layers, half)
+    for wrong in (half[:1], half[:, :5], half.astype(np.float32)):
+        with pytest.raises(
+            BlobFormatError, match=r"embeddings is float\d\d .*, but must be float16"
+        ):
+            layout.pack(layers, wrong)  # type: ignore[arg-type]
 
 
 def test_a_checksum_is_castagnolis() -> None:

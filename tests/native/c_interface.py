@@ -174,6 +174,24 @@ class NativeBlob:
         )
         return rows[: distinct.value], index
 
+    @property
+    def embedding_dtype(self) -> DataType:
+        function = "molkv_blob_embedding_dtype"
+        return DataType(self.library.plain(function, self.handle, returns=ctypes.c_uint32))
+
+    def embeddings(self, rows: NDArray[np.uint8], index: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Input embeddings float32 [tokens, d], from rows that were read."""
+        embeddings = np.zeros((len(index), self.info.geometry.value_size), np.float32)
+        self.library.call(
+            "molkv_blob_embeddings",
+            self.handle,
+            pointer(rows),
+            pointer(index),
+            ctypes.c_size_t(len(index)),
+            pointer(embeddings),
+        )
+        return embeddings
+
     def prefetch(self, token_ids: Iterable[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
         """The same, read in the background."""
         ids = np.array(list(token_ids), np.int64)

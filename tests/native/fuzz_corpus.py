@@ -29,7 +29,7 @@ from tests.native.tokenizer_examples import (
 
 CORPUS = Path(__file__).parents[2] / "native" / "fuzz" / "corpus"
 FOUND = "found-"
-FIELDS_SIZE = 144  # fuzz_input.h's kFieldsSize
+FIELDS_SIZE = 146  # fuzz_input.h's kFieldsSize
 TEXT = "The fox's  fox\n\n123456 \u00e9e\u0301\u65e5 [x]<|end|>' ".encode() + b"\xff\xe2\x82"
 
 
@@ -80,10 +80,13 @@ def blob_rows() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         valid, half = valid_bytes(folder), half_precision_blob(folder)
+        embedded = valid_bytes(folder, embedded=True)
     gap = edited(valid[:PAGE] + bytes(256), data_offset=2 * PAGE)
     return {
         "read": seed(valid, 0, 3, 4, [0, 3, 1, 1]),
         "read-half": seed(half, 0, 4, 2, [4, 0, 2]),
+        "read-embedded": seed(embedded, 0, 3, 4, [0, 3, 1, 1]),
+        "prefetch-embedded": seed(embedded, 16, 3, 4, [2, 2, 0]),
         "prefetch": seed(valid, 16, 1, 1, [2, 2, 0]),
         "resident": seed(valid, 4, 7, 7, [3, 2, 1, 0]),
         "cache": seed(half, 8, 2, 5, [4, 3, 4, 3]),

@@ -51,6 +51,8 @@ GREEDY = SamplingConfig()
 # What the program says otherwise than the Python session does, by attack.
 OTHER_WORDS = {
     "graph-without-identity": ("dense.onnx: ", "identity is missing"),
+    "graph-that-wants-embeddings": ("dense.onnx: ", "embedding is storage", "says missing"),
+    "graph-that-has-the-embedding": ("dense.onnx: ", "embedding is missing", "says storage"),
 }
 
 
@@ -123,6 +125,27 @@ def test_a_blob_in_shards_generates_the_ids_of_one_file(
     whole = runner.json(bundle_of("molkv", "int8"), *arguments)
     assert runner.json(bundle.path, *arguments)["ids"] == whole["ids"]
     assert runner.json(bundle.path, "--golden")["passed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "experts", "dense"),
+    [
+        ("molkv-key-gelu-untied", "f16", None),
+        ("molkv-key-gelu-untied", "int4", "int8"),
+        ("mole-published", "int8", None),
+    ],
+)
+def test_embeddings_from_the_rows_give_the_ids_of_the_python_session(
+    runner: Runner, bundle_of: BundleOf, name: str, experts: str, dense: str | None
+) -> None:
+    folder = bundle_of(name, experts, dense=dense, embedding="storage")
+    with Session(Bundle.open(folder), threads=1, chunk=16) as session:
+        tokens = [token.id for token in session.generate(PROMPT, max_new_tokens=40)]
+    arguments = [*ids_argument(PROMPT), "--max-new-tokens", "40", *sampling_arguments(GREEDY)]
+    assert runner.json(folder, *arguments, "--chunk", "16")["ids"] == tokens
+    verdict = runner.json(folder, "--golden")
+    assert verdict["passed"], verdict
+    assert "2 dequantized rows: golden = reader" in [rung["name"] for rung in verdict["rungs"]]
 
 
 @pytest.mark.parametrize(("name", "dense", "cache"), QUANTIZED)

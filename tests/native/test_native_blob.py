@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from molkv_runtime.blob import Blob, RowBatch
 from molkv_runtime.errors import BlobFormatError, MolkvError, TokenIdError
-from molkv_runtime.row_geometry import RowGeometry
+from molkv_runtime.row_geometry import DataType, RowGeometry
 from molkv_runtime.row_layout import RowLayout
 from molkv_runtime.window import ExpertWindow
 from tests.attacks.blob_files import (
@@ -143,12 +143,19 @@ def test_any_tokens_from_any_shards_are_the_rows_of_the_python_reader(
         paths = write_shards(Path(folder), geometry, rows, shard_count)
         with Blob.open(paths) as blob:
             expected = blob.read(ids)
-            header = blob.header
+            header, stored = blob.header, blob.layout.embeddings(expected.rows)
         with NativeBlob(library, paths[::-1], **options) as native:
             for _ in range(2):  # the second time, perhaps, from the cache
                 for batch_rows, index in (native.read(ids), native.prefetch(ids)):
                     assert batch_rows.tobytes() == expected.rows.tobytes()
                     assert index.tolist() == expected.index.tolist()
+                    if native.embedding_dtype is not DataType.NONE:
+                        assert stored is not None
+                        found = native.embeddings(batch_rows, index)
+                        # The same numbers; the bits of a NaN are the processor's.
+                        wanted_numbers = stored[expected.index].astype(np.float32)
+                        np.testing.assert_array_equal(found, wanted_numbers)
+            assert native.embedding_dtype is geometry.embedding_dtype
             info, stats = native.info, native.stats
     assert info.vocabulary_size == header.vocabulary_size
     assert (info.row_size, info.row_stride) == (header.row_size, header.row_stride)

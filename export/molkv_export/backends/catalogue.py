@@ -17,7 +17,7 @@ from molkv_export.cache_scales import CacheScales
 from molkv_export.errors import ExportError
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
-from molkv_runtime.manifest import CachePrecision, DensePrecision
+from molkv_runtime.manifest import CachePrecision, DensePrecision, EmbeddingPrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def write_dense_graph(
     identity: str,
     dense: DensePrecision,
     cache_scales: CacheScales | None = None,
+    embedding: EmbeddingPrecision | None = None,
 ) -> LoweredGraph:
     """Write a backend's dense graph.
 
@@ -185,6 +186,7 @@ def write_dense_graph(
         identity: the checkpoint's, in hexadecimal; kept in the graph.
         dense: precision of the dense weights.
         cache_scales: of an int8 self-attention cache, which only ONNX has.
+        embedding: precision of the input embedding in the rows; None puts it into the graph.
 
     Raises:
         ExportError: the backend cannot represent the model.
@@ -193,14 +195,20 @@ def write_dense_graph(
         if backend == "executorch":
             from molkv_export.backends.executorch import lowering
 
-            return lowering.write_dense_graph(checkpoint, folder, experts, identity, dense)
+            return lowering.write_dense_graph(
+                checkpoint, folder, experts, identity, dense, embedding
+            )
         if backend == "coreml":
             from molkv_export.backends.coreml import package
 
-            return package.write_dense_graph(checkpoint, folder, experts, identity, dense)
+            return package.write_dense_graph(
+                checkpoint, folder, experts, identity, dense, embedding
+            )
         from molkv_export.backends import onnx
 
-        return onnx.write_dense_graph(checkpoint, folder, experts, identity, dense, cache_scales)
+        return onnx.write_dense_graph(
+            checkpoint, folder, experts, identity, dense, cache_scales, embedding
+        )
 
 
 def stored_tensors(

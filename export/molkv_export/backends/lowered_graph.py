@@ -9,7 +9,13 @@ from pathlib import Path
 import msgspec
 
 from molkv_model.config import ModelConfig
-from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision, LimitsEntry
+from molkv_runtime.manifest import (
+    BackendEntry,
+    CachePrecision,
+    DensePrecision,
+    EmbeddingPrecision,
+    LimitsEntry,
+)
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = ["LoweredGraph", "graph_properties"]
@@ -36,6 +42,7 @@ def graph_properties(
     dense: DensePrecision,
     cache: CachePrecision,
     limits: LimitsEntry | None = None,
+    embedding: EmbeddingPrecision | None = None,
 ) -> dict[str, str]:
     """The ``molkv.*`` properties that a graph carries (docs/graph.md, "The bundle").
 
@@ -46,6 +53,7 @@ def graph_properties(
         dense: precision of the dense weights.
         cache: precision of the self-attention cache.
         limits: what the graph is compiled for; None where it takes any size.
+        embedding: precision of the input embedding in the rows; None where the graph has it.
     """
     properties = {
         "molkv.identity": identity,
@@ -54,6 +62,8 @@ def graph_properties(
         "molkv.cache": cache,
         "molkv.config": json.dumps(config.to_json()),
     }
+    if embedding is not None:
+        properties["molkv.embedding"] = "storage"
     if limits is not None:
         properties["molkv.limits"] = json.dumps(msgspec.to_builtins(limits))
     return properties

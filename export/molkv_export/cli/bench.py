@@ -124,6 +124,8 @@ def facts_line(report: BenchReport) -> str:
             f"experts {facts['experts']}, {size(facts['experts_bytes'])}, "
             f"{facts['experts_mode']}, page cache {facts['page_cache']}"
         )
+    if facts["embedding"] == "storage":
+        parts.append("embedding in the rows")
     parts += [
         f"window {size(report.window_bytes)}, peak memory {size(report.peak_rss_bytes)}",
         f"{facts['threads']} threads of {machine['processor']}",

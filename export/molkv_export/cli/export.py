@@ -19,6 +19,7 @@ from molkv_export.cli.console import facts_table, output_console, print_json, pr
 from molkv_export.cli.options import (
     CacheOption,
     DenseOption,
+    EmbeddingOption,
     ExpertsOrAutoOption,
     ForceOption,
     JsonOption,
@@ -71,6 +72,7 @@ def export(
             show_default="0.01",
         ),
     ] = None,
+    embedding: EmbeddingOption = "graph",
     dense: DenseOption = None,
     cache: CacheOption = None,
     tokenizer: TokenizerOption = None,
@@ -114,6 +116,7 @@ def export(
         parse_precisions(dense),
         cache,
         parse_size(shard_size),
+        embedding,
     )
     text = _calibration_text(experts, calibration, max_kl)
     choice = None
@@ -129,6 +132,7 @@ def export(
         tokenizer,
         precisions=config.precisions,
         shard_size=config.shard_size,
+        embedding=embedding,
     )
     first = os.environ.get("RANK", "0") == "0"
     if dry_run and not first:
@@ -153,6 +157,8 @@ def export(
             dense=config.precisions,
             cache=cache,
             shard_size=config.shard_size,
+            embedding=embedding,
+            choice=choice,
             on_progress=passes.report,
         )
     parity = bundle.manifest.parity
@@ -248,10 +254,25 @@ def plan_table(plan: ExportPlan, title: str = "Plan") -> RenderableType:
         "dense parameters": f"{plan.dense_parameters:,}",
         "values in the expert table": f"{plan.expert_parameters:,}",
         "read for each new token": f"{plan.bytes_per_token:,} bytes, one row",
+        **_embedding_facts(plan),
         "full expert window in RAM": size(plan.window_bytes),
         "export needs, about": size(plan.peak_memory_bytes),
     }
     return facts_table(title, facts)
+
+
+def _embedding_facts(plan: ExportPlan) -> dict[str, str]:
+    """What the input embedding on storage costs and saves; nothing where the graphs have it."""
+    if plan.embedding == "graph":
+        return {}
+    saved = ", ".join(
+        f"{size(count)} ({name}{'' if count else ', where it is the head'})"
+        for name, count in plan.embedding_saved_bytes.items()
+    )
+    return {
+        "input embedding in each row adds": f"{plan.embedding_bytes_per_token:,} bytes to a read",
+        "and leaves the dense graph, about": saved,
+    }
 
 
 class ShownPasses:

@@ -59,6 +59,12 @@ def _summary(manifest: Manifest) -> dict[str, str]:
             f"{model.num_experts} a layer, {manifest.quantization.experts} rows, "
             f"window of {model.expert_window} tokens"
         )
+        if (chosen := manifest.quantization.calibration) is not None:
+            facts["experts chosen"] = (
+                f"{chosen.kl_divergence:.2g} nats from the trained ones on {chosen.tokens:,} "
+                f"tokens, limit {chosen.max_kl:g}"
+            )
+    facts["input embedding"] = _embedding(manifest)
     facts["dense graph"] = manifest.dense_precisions
     if manifest.tokenizer is None:
         facts["tokenizer"] = "none: ids in, ids out"
@@ -72,6 +78,11 @@ def _summary(manifest: Manifest) -> dict[str, str]:
         facts["parity"] = f"{verdict}, {passed} of {len(parity.rungs)} rungs"
     facts |= {entry.name: size(entry.bytes) for entry in manifest.files}
     return facts
+
+
+def _embedding(manifest: Manifest) -> str:
+    stored = manifest.quantization.embedding
+    return "in the dense graph" if stored is None else f"{stored}, in the expert rows"
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, str]:

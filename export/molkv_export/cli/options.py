@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from molkv_export.embedding_place import EmbeddingPlace
 from molkv_runtime.errors import UsageError
 from molkv_runtime.experts_mode import RESIDENT_BYTES, ExpertsMode
 from molkv_runtime.row_geometry import ExpertPrecision
@@ -16,6 +17,7 @@ __all__ = [
     "BundleArgument",
     "CacheOption",
     "DenseOption",
+    "EmbeddingOption",
     "EngineOption",
     "ExpertsModeOption",
     "ExpertsOption",
@@ -83,6 +85,13 @@ CacheOption = Annotated[
         metavar="NAME",
         help="Precision of the self-attention cache: fp32 or, for onnx, int8.",
         show_default="fp32; coreml fp16",
+    ),
+]
+EmbeddingOption = Annotated[
+    EmbeddingPlace,
+    typer.Option(
+        help="Where the input embedding goes: into the dense graph, or to storage, as a part of "
+        "every token's row, so that an embedding that is not tied leaves memory."
     ),
 ]
 DenseOption = Annotated[

@@ -11,6 +11,7 @@
 //   molkv_prefetch_start     as soon as the step's token ids are known
 //   molkv_prefetch_wait      when their rows are needed
 //   molkv_window_append      copies them to where the graph reads them
+//   molkv_blob_embeddings    where rows carry the input embedding: another input of the graph
 //   molkv_window_plane       for each layer and kind of plane: the graph's inputs
 //   (the graph runs; its op ExpertAttention is molkv_attention)
 //   molkv_sampler_sample     chooses the next token from the logits
@@ -193,6 +194,23 @@ MOLKV_EXPORT void molkv_blob_get_stats(const molkv_blob* blob, molkv_blob_stats*
 MOLKV_EXPORT molkv_status molkv_blob_read(molkv_blob* blob, const int64_t* token_ids, size_t count,
                                           uint8_t* rows, uint32_t* index, size_t* distinct,
                                           molkv_error* error);
+
+// Type of the input embedding that every row carries, value_size elements beside the experts:
+// MOLKV_FLOAT16, or MOLKV_NONE where rows carry none, because the dense graph has the embedding and
+// takes token ids. Any thread.
+MOLKV_EXPORT uint32_t molkv_blob_embedding_dtype(const molkv_blob* blob);
+
+// The input embeddings of `count` tokens, from their rows as molkv_blob_read or molkv_prefetch_wait
+// give them: what the graph's input "embeddings" takes. What the index says is not checked: it must
+// be the one that came with the rows. Any thread.
+//
+// embeddings: space for float32 [count, value_size].
+//
+// rows, index and embeddings may be NULL if count is 0. Where rows carry no embedding, the call is
+// MOLKV_INVALID_ARGUMENT.
+MOLKV_EXPORT molkv_status molkv_blob_embeddings(const molkv_blob* blob, const uint8_t* rows,
+                                                const uint32_t* index, size_t count,
+                                                float* embeddings, molkv_error* error);
 
 // A read that is under way in the background.
 typedef struct molkv_prefetch molkv_prefetch;

@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 
 from molkv_runtime.blob import ReadStats
 from molkv_runtime.bundle import Bundle
+from molkv_runtime.row_geometry import DataType, RowGeometry
 from molkv_runtime.row_layout import LayerRows
 from molkv_runtime.sampler import SamplingConfig
 
-__all__ = ["Engine", "ExpertFeed", "ExpertPlanes", "TextCodec", "TextPieces", "TokenSampler"]
+__all__ = [
+    "Engine",
+    "ExpertFeed",
+    "ExpertPlanes",
+    "TextCodec",
+    "TextPieces",
+    "TokenSampler",
+    "embedding_buffer",
+]
 
 
 class ExpertPlanes(Protocol):
@@ -27,6 +36,13 @@ class ExpertPlanes(Protocol):
 
     def planes(self) -> list[LayerRows]:
         """Views of the rows that the current step attends over, for every layer."""
+        ...
+
+    def embeddings(self) -> NDArray[np.float32] | None:
+        """The new tokens' input embeddings, float32 [T, d]; None where rows carry none.
+
+        The same memory in every step, overwritten by the next.
+        """
         ...
 
 
@@ -125,3 +141,10 @@ class Engine(Protocol):
     def sampler(self, config: SamplingConfig) -> TokenSampler:
         """Makes a sampler."""
         ...
+
+
+def embedding_buffer(geometry: RowGeometry, chunk: int) -> NDArray[np.float32] | None:
+    """Where the input embeddings of a step go: float32 [chunk, d]; None where rows carry none."""
+    if geometry.embedding_dtype is DataType.NONE:
+        return None
+    return np.zeros((chunk, geometry.value_size), np.float32)

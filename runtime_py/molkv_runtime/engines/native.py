@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from molkv_runtime.blob import ReadStats
 from molkv_runtime.bundle import Bundle
+from molkv_runtime.engines.engine import embedding_buffer
 from molkv_runtime.errors import BundleError
 from molkv_runtime.native import (
     NativeBlob,
@@ -69,6 +70,8 @@ class _Feed:
     def __init__(self, blob: NativeBlob, window: int, chunk: int) -> None:
         self._blob = blob
         self._window = NativeWindow(blob.geometry, window, chunk)
+        self._embeddings = embedding_buffer(blob.geometry, chunk)
+        self._tokens = 0
         self._prefetch: Prefetch | None = None
 
     @property
@@ -86,6 +89,9 @@ class _Feed:
     def planes(self) -> list[LayerRows]:
         return self._window.planes()
 
+    def embeddings(self) -> NDArray[np.float32] | None:
+        return None if self._embeddings is None else self._embeddings[: self._tokens]
+
     def prefetch(self, token_ids: NDArray[np.int64]) -> None:
         self._drop_prefetch()
         self._prefetch = self._blob.prefetch(token_ids)
@@ -96,6 +102,9 @@ class _Feed:
         else:
             rows = self._prefetched(token_ids).wait()
         self._window.append(rows, self._blob.row_stride)
+        self._tokens = len(token_ids)
+        if self._embeddings is not None:
+            self._blob.embeddings(rows, self._embeddings)
         self._drop_prefetch()
 
     def reset(self) -> None:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from molkv_runtime.blob import Blob, ReadStats
 from molkv_runtime.bundle import Bundle
+from molkv_runtime.engines.engine import embedding_buffer
 from molkv_runtime.errors import UsageError
 from molkv_runtime.row_layout import LayerRows
 from molkv_runtime.sampler import Sampler, SamplingConfig
@@ -49,6 +50,8 @@ class _Feed:
     def __init__(self, blob: Blob, window: int, chunk: int) -> None:
         self._blob = blob
         self._window = ExpertWindow(blob.layout, window, chunk)
+        self._embeddings = embedding_buffer(blob.geometry, chunk)
+        self._tokens = 0
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -65,11 +68,19 @@ class _Feed:
     def planes(self) -> list[LayerRows]:
         return self._window.planes()
 
+    def embeddings(self) -> NDArray[np.float32] | None:
+        return None if self._embeddings is None else self._embeddings[: self._tokens]
+
     def prefetch(self, token_ids: NDArray[np.int64]) -> None:
         """Nothing: the reference reads when rows are asked for."""
 
     def append(self, token_ids: NDArray[np.int64]) -> None:
-        self._window.append(self._blob.read(token_ids))
+        batch = self._blob.read(token_ids)
+        self._window.append(batch)
+        self._tokens = len(token_ids)
+        stored = self._blob.layout.embeddings(batch.rows)
+        if self._embeddings is not None and stored is not None:
+            self._embeddings[: self._tokens] = stored[batch.index]
 
     def reset(self) -> None:
         self._window.reset()

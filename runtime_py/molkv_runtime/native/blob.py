@@ -108,7 +108,8 @@ class NativeBlob(Handle):
         )
         info = structures.BlobInfo()
         self.library.plain("blob_get_info", self.pointer, ctypes.byref(info))
-        self.geometry: RowGeometry = _geometry(info.geometry)
+        embedding = self.library.plain("blob_embedding_dtype", self.pointer)
+        self.geometry: RowGeometry = _geometry(info.geometry, DataType(embedding))
         self.vocabulary_size: int = int(info.vocabulary_size)
         self.identity: bytes = bytes(info.identity)
         self.row_stride = int(info.row_stride)
@@ -185,6 +186,32 @@ class NativeBlob(Handle):
         )
         return self._row_pointers
 
+    def embeddings(self, rows: RowPointers, out: NDArray[np.float32]) -> None:
+        """The input embeddings of some tokens.
+
+        Args:
+            rows: the tokens' rows, as `read_row` or `Prefetch.wait` gives them.
+            out: float32 [at least tokens, d], contiguous; its first rows are filled.
+
+        Raises:
+            MolkvError: rows carry no embedding, or `out` is another array.
+        """
+        size = self.geometry.value_size
+        fits = out.dtype == np.float32 and out.flags.c_contiguous and out.shape[1:] == (size,)
+        if not fits or len(out) < rows.tokens:
+            raise MolkvError(
+                f"out is {out.dtype} {list(out.shape)}, expected float32 [{rows.tokens}, {size}]",
+                fix="pass one row of memory for every token",
+            )
+        self.library.call(
+            "blob_embeddings",
+            self._open(),
+            rows.rows,
+            rows.index,
+            ctypes.c_size_t(rows.tokens),
+            _address(out),
+        )
+
     def prefetch(self, token_ids: NDArray[np.int64] | Sequence[int]) -> Prefetch:
         """Start to read the rows of some tokens, in the background.
 
@@ -249,11 +276,11 @@ def _readers(readers: int) -> int:
     return readers
 
 
-def _geometry(geometry: structures.Geometry) -> RowGeometry:
+def _geometry(geometry: structures.Geometry, embedding_dtype: DataType) -> RowGeometry:
     fields = {name: getattr(geometry, name) for name, _ in geometry._fields_}
     for name in ("key_dtype", "value_dtype", "scale_dtype"):
         fields[name] = DataType(fields[name])
-    return RowGeometry(**fields)
+    return RowGeometry(**fields, embedding_dtype=embedding_dtype)
 
 
 def _address(array: NDArray[np.generic]) -> ctypes.c_void_p:

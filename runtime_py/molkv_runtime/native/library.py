@@ -46,6 +46,7 @@ _STATUS_FUNCTIONS = (
     "blob_open",
     "blob_open_descriptor",
     "blob_read",
+    "blob_embeddings",
     "prefetch_start",
     "prefetch_wait",
     "window_create",
@@ -65,6 +66,7 @@ _STATUS_FUNCTIONS = (
     "text_stream_finish",
 )
 _RETURNS: dict[str, Any] = {
+    "blob_embedding_dtype": ctypes.c_uint32,
     "window_bytes": ctypes.c_uint64,
     "kernel_available": ctypes.c_int,
     "kernel_name": ctypes.c_char_p,

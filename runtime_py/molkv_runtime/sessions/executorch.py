@@ -89,18 +89,24 @@ class ExecutorchGraph:
             place = (0, 0) if window is None else window.bounds
             inputs = self._decode_inputs.get(place)
             if inputs is None:
-                inputs = [tensor(self._token), tensor(self._position), *self._window(window)]
+                tokens = self._tokens(self._token, window)
+                inputs = [tokens, tensor(self._position), *self._window(window)]
                 self._decode_inputs[place] = inputs
             outputs = self._methods["decode"].call(inputs)
         else:
-            ids = np.ascontiguousarray(token_ids)[None]
+            tokens = self._tokens(np.ascontiguousarray(token_ids)[None], window)
             index = np.ascontiguousarray(logits_index)
             window_inputs = self._window(window)
             outputs = self._methods["prefill"].call(
-                [tensor(ids), tensor(self._position), *window_inputs, tensor(index)]
+                [tokens, tensor(self._position), *window_inputs, tensor(index)]
             )
         logits: NDArray[np.float32] = outputs[0].numpy()[0]
         return logits
+
+    def _tokens(self, ids: NDArray[np.int64], window: ExpertPlanes | None) -> Any:
+        """The new tokens' embeddings where rows carry them, else their ids [1, T]."""
+        embeddings = None if window is None else window.embeddings()
+        return self._runtime.tensor(ids if embeddings is None else embeddings[None])
 
     def _window(self, window: ExpertPlanes | None) -> list[Any]:
         if window is None:

@@ -47,6 +47,7 @@ def check_metadata(
     facts: dict[str, tuple[object, object]] = {
         "identity": (metadata.get("molkv.identity"), manifest.identity),
         "experts": (metadata.get("molkv.experts"), manifest.quantization.experts or "none"),
+        "embedding": (metadata.get("molkv.embedding"), _embedding(manifest)),
         "dense": (metadata.get("molkv.dense"), entry.dense),
         "cache": (metadata.get("molkv.cache"), entry.cache),
     }
@@ -62,6 +63,11 @@ def check_metadata(
                 f"{file}: {name} is {found}, the manifest says {expected}",
                 fix="graph and manifest must come from one export",
             )
+
+
+def _embedding(manifest: Manifest) -> str | None:
+    """What a graph states that takes its embeddings from the rows; others state nothing."""
+    return None if manifest.quantization.embedding is None else "storage"
 
 
 def _record(text: str | None) -> dict[str, object]:

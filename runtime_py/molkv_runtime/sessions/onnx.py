@@ -84,6 +84,7 @@ class OnnxGraph:
             for kind in ("key", "value")
         }
         self._start = _tensor(np.zeros(1, np.int64))
+        self._takes_ids = manifest.quantization.embedding is None
         self._decode_buffers = _Buffers.of(1, 1, model.vocab_size)
         self._decode_bindings: dict[tuple[int, int], Any] = {}
 
@@ -123,13 +124,19 @@ class OnnxGraph:
 
     def _bind(self, buffers: _Buffers, window: ExpertPlanes | None) -> Any:
         io_binding = self._session.io_binding()
-        for name in ("input_ids", "position", "logits_index"):
+        names = ["position", "logits_index"]
+        if self._takes_ids:
+            names.append("input_ids")
+        for name in names:
             io_binding.bind_ortvalue_input(name, _tensor(getattr(buffers, name)))
         io_binding.bind_ortvalue_output("logits", _tensor(buffers.logits))
         for name, cache in self._cache.items():
             io_binding.bind_ortvalue_input(f"past_{name}", cache)
             io_binding.bind_ortvalue_output(f"present_{name}", cache)
         if window is not None:
+            embeddings = window.embeddings()
+            if embeddings is not None:
+                io_binding.bind_ortvalue_input("embeddings", _tensor(embeddings[None]))
             io_binding.bind_ortvalue_input("expert_start", self._start)
             for layer, rows in enumerate(window.planes()):
                 for kind in ("keys", "key_scales", "values", "value_scales"):

@@ -8,21 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from coremltools.converters.mil.mil import Program, types
 
 from molkv_export.backends.catalogue import BACKENDS
+from molkv_export.backends.coreml.decoder import decode_program, prefill_program
 from molkv_export.backends.coreml.mil_evaluator import MilProgram
 from molkv_export.backends.coreml.op_parity import compare_composite
 from molkv_export.backends.coreml.package import COMPUTE_UNITS, DECODE, PREFILL
 from molkv_export.backends.coreml.parity import FLOAT16_FACTOR, LIMITS, OP_TOLERANCE
 from molkv_export.backends.coreml.static_shapes import StaticShapes
 from molkv_export.expert_blob import row_geometry
+from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import PRESETS
 from molkv_runtime.golden import RELATIVE_LOGITS_TOLERANCE
 from tests.backends.coreml.conftest import CHUNK
 from tests.small_models import small_config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.backends.coreml.conftest import PackageOf
+    from tests.conftest import CheckpointOf
 
 PAGE = (Path(__file__).parents[3] / "docs" / "ios.md").read_text(encoding="utf-8")
 
@@ -65,18 +71,40 @@ def shape_of(text: str, tokens: int) -> tuple[int, ...]:
     )
 
 
+def documented_inputs(function: str, tokens: int, embedding: str) -> dict[str, tuple[int, ...]]:
+    other = {"graph": "embedding: storage", "storage": "embedding: graph"}[embedding]
+    left_out = {other} if function == PREFILL else {other, PREFILL}
+    return {
+        name.replace("{l}", layer): shape_of(shape, tokens)
+        for name, _, shape, there in table("input", "type", "shape")
+        if there not in left_out
+        for layer in "01"
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "make", "tokens"),
+    [(PREFILL, prefill_program, CHUNK), (DECODE, decode_program, 1)],
+)
+def test_with_embeddings_in_the_rows_the_inputs_are_the_tables(
+    checkpoint_of: CheckpointOf, function: str, make: Callable[..., Program], tokens: int
+) -> None:
+    checkpoint = Checkpoint(checkpoint_of("molkv"))
+    program = make(checkpoint, StaticShapes.of(checkpoint.config, CHUNK), "f16")
+    inputs = {
+        name: tuple(var.shape)
+        for name, var in program.functions["main"].inputs.items()
+        if not types.is_state(var.sym_type)
+    }
+    assert inputs == documented_inputs(function, tokens, embedding="storage")
+
+
 @pytest.mark.parametrize(("function", "tokens"), [(PREFILL, CHUNK), (DECODE, 1)])
 def test_the_tables_of_inputs_and_states_are_the_packages(
     package_of: PackageOf, function: str, tokens: int
 ) -> None:
     ours = MilProgram(package_of("molkv", "fp16")).function(function)
-    inputs = {
-        name.replace("{l}", layer): shape_of(shape, tokens)
-        for name, _, shape, there in table("input", "type", "shape")
-        if there != PREFILL or function == PREFILL
-        for layer in "01"
-    }
-    assert ours.inputs == inputs
+    assert ours.inputs == documented_inputs(function, tokens, embedding="graph")
     states = {
         name.replace("{l}", layer): shape_of(shape, tokens)
         for names, _, shape, _ in table("state", "type", "shape")

@@ -29,6 +29,7 @@ from molkv_export.backends.coreml.target import OPSET
 from molkv_export.backends.coreml.weights import MASKED, Float16, Weights
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
+from molkv_runtime.manifest import EmbeddingPrecision
 
 __all__ = ["decode_program", "prefill_program"]
 
@@ -37,32 +38,48 @@ Var = Any
 _SMALLEST = 1e-4
 
 
-def prefill_program(checkpoint: Checkpoint, shapes: StaticShapes) -> Program:
+def prefill_program(
+    checkpoint: Checkpoint, shapes: StaticShapes, embedding: EmbeddingPrecision | None = None
+) -> Program:
     """A program whose function takes a chunk of tokens, the last of them perhaps padding.
 
-    Raises:
-        ExportError: a weight is too large for float16.
-    """
-    return _Decoder(checkpoint, shapes, shapes.chunk).program()
-
-
-def decode_program(checkpoint: Checkpoint, shapes: StaticShapes) -> Program:
-    """A program whose function takes one token.
+    Args:
+        checkpoint: the trained model.
+        shapes: what the function is compiled for.
+        embedding: precision of the input embedding in the rows; None puts it into the function.
 
     Raises:
         ExportError: a weight is too large for float16.
     """
-    return _Decoder(checkpoint, shapes, 1).program()
+    return _Decoder(checkpoint, shapes, shapes.chunk, embedding).program()
+
+
+def decode_program(
+    checkpoint: Checkpoint, shapes: StaticShapes, embedding: EmbeddingPrecision | None = None
+) -> Program:
+    """A program whose function takes one token; the arguments are those of `prefill_program`.
+
+    Raises:
+        ExportError: a weight is too large for float16.
+    """
+    return _Decoder(checkpoint, shapes, 1, embedding).program()
 
 
 class _Decoder:
     """Adds one model's ops to a function, top to bottom. `tokens` is T."""
 
-    def __init__(self, checkpoint: Checkpoint, shapes: StaticShapes, tokens: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        shapes: StaticShapes,
+        tokens: int,
+        embedding: EmbeddingPrecision | None,
+    ) -> None:
         self.config: ModelConfig = checkpoint.config
         self.weights = Weights(checkpoint, shapes)
         self.shapes = shapes
         self.tokens = tokens
+        self.takes_embeddings = embedding is not None
         self.constants: dict[str, Var] = {}
 
     def program(self) -> Program:
@@ -80,10 +97,12 @@ class _Decoder:
 
     def _inputs(self) -> dict[str, Any]:
         config, shapes, tokens = self.config, self.shapes, self.tokens
-        inputs = {
-            "input_ids": mb.TensorSpec((1, tokens), dtype=types.int32),
-            "position": mb.TensorSpec((1,), dtype=types.int32),
-        }
+        inputs = {"position": mb.TensorSpec((1,), dtype=types.int32)}
+        if self.takes_embeddings:
+            shape = (1, tokens, config.hidden_size)
+            inputs = {"embeddings": mb.TensorSpec(shape, dtype=types.fp32), **inputs}
+        else:
+            inputs = {"input_ids": mb.TensorSpec((1, tokens), dtype=types.int32), **inputs}
         if not self.decodes:
             inputs["logits_index"] = mb.TensorSpec((1,), dtype=types.int32)
         cache = (config.num_key_value_heads, shapes.cache_tokens, shapes.head_size)
@@ -104,11 +123,7 @@ class _Decoder:
 
     def _logits(self) -> Var:
         config = self.config
-        embedding = self._constant(
-            "embed_tokens_matrix", self.weights.tensor("model.embed_tokens.weight")
-        )
-        ids = mb.reshape(x=self.inputs["input_ids"], shape=[self.tokens], name="token_ids")
-        h = mb.gather(x=embedding, indices=ids, axis=0, validate_indices=False, name="embedded")
+        h = self._embedded()
         self._prepare_self_attention()
         if config.has_keys:
             ring = DecodeRing if self.decodes else PrefillRing
@@ -124,12 +139,29 @@ class _Decoder:
                 name="last_hidden_state",
             )
         x = self._norm(h, self.weights.tensor("model.norm.weight"), "final_norm")
-        head = embedding
-        if not config.tie_word_embeddings:
+        if config.tie_word_embeddings:
+            head = self._embedding_matrix()
+        else:
             head = self._constant("lm_head_matrix", self.weights.tensor("lm_head.weight"))
         logits = mb.linear(x=x, weight=head, name="head")
         logits = mb.expand_dims(x=logits, axes=[0], name="logits_float16")
         return mb.cast(x=logits, dtype="fp32", name="logits")
+
+    def _embedded(self) -> Var:
+        """[T, d], from the rows or from the function's own table."""
+        if self.takes_embeddings:
+            shape = [self.tokens, self.config.hidden_size]
+            rows = mb.reshape(x=self.inputs["embeddings"], shape=shape, name="embedding_rows")
+            return mb.cast(x=rows, dtype="fp16", name="embedded")  # exact: rows store float16
+        ids = mb.reshape(x=self.inputs["input_ids"], shape=[self.tokens], name="token_ids")
+        return mb.gather(
+            x=self._embedding_matrix(), indices=ids, axis=0, validate_indices=False, name="embedded"
+        )
+
+    def _embedding_matrix(self) -> Var:
+        return self._constant(
+            "embed_tokens_matrix", self.weights.tensor("model.embed_tokens.weight")
+        )
 
     def _layer(self, layer: int, h: Var) -> Var:
         name, prefix = f"layer_{layer}", f"model.layers.{layer}."

@@ -93,10 +93,12 @@ class CoreMLGraph:
             if window is None
             else [half_rows(layer, len(token_ids)) for layer in window.planes()]
         )
+        embeddings = None if window is None else window.embeddings()
         wanted = set(logits_index.tolist())
         logits = []
         for first, last in self._steps(len(token_ids), position, wanted):
-            result = self._step(token_ids[first:last], position + first, rows, first)
+            tokens = token_ids if embeddings is None else embeddings
+            result = self._step(tokens[first:last], position + first, rows, first)
             if last - 1 in wanted:
                 logits.append(result)
         return np.stack(logits)
@@ -122,14 +124,16 @@ class CoreMLGraph:
         return steps
 
     def _step(
-        self, token_ids: NDArray[np.int64], position: int, rows: list[dict[str, Array]], first: int
+        self, new: Array, position: int, rows: list[dict[str, Array]], first: int
     ) -> NDArray[np.float32]:
-        count = len(token_ids)
+        """One step over new tokens, given as ids [T] or as embeddings [T, d]."""
+        count = len(new)
         function, tokens = (DECODE, 1) if count == 1 else (PREFILL, self.chunk)
-        inputs: dict[str, Array] = {
-            "input_ids": _extended(token_ids.astype(np.int32), tokens)[None],
-            "position": np.array([position], np.int32),
-        }
+        inputs: dict[str, Array] = {"position": np.array([position], np.int32)}
+        if new.ndim == 1:
+            inputs["input_ids"] = _extended(new.astype(np.int32), tokens)[None]
+        else:
+            inputs["embeddings"] = _extended(new, tokens)[None]
         if function == PREFILL:
             inputs["logits_index"] = np.array([count - 1], np.int32)
         for layer, planes in enumerate(rows):

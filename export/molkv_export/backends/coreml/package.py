@@ -26,7 +26,12 @@ from molkv_export.backends.coreml.target import OPSET
 from molkv_export.backends.lowered_graph import LoweredGraph, graph_properties
 from molkv_export.errors import ExportError
 from molkv_model.checkpoint import Checkpoint
-from molkv_runtime.manifest import BackendEntry, DensePrecision, LimitsEntry
+from molkv_runtime.manifest import (
+    BackendEntry,
+    DensePrecision,
+    EmbeddingPrecision,
+    LimitsEntry,
+)
 from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = [
@@ -61,6 +66,7 @@ def write_dense_graph(
     experts: ExpertPrecision,
     identity: str,
     dense: DensePrecision = "fp16",
+    embedding: EmbeddingPrecision | None = None,
     *,
     chunk: int | None = None,
 ) -> LoweredGraph:
@@ -72,6 +78,7 @@ def write_dense_graph(
         experts: how the blob stores its rows; the program takes them as float16 in any case.
         identity: the checkpoint's, in hexadecimal; kept in the model's metadata.
         dense: precision of the dense weights.
+        embedding: precision of the input embedding in the rows; None puts it into the package.
         chunk: tokens of a prefill step; None chooses.
 
     Returns:
@@ -90,14 +97,20 @@ def write_dense_graph(
         window=config.expert_window if config.has_experts else 0,
     )
     properties = graph_properties(
-        config, identity=identity, experts=experts, dense=dense, cache="fp16", limits=limits
+        config,
+        identity=identity,
+        experts=experts,
+        dense=dense,
+        cache="fp16",
+        limits=limits,
+        embedding=embedding,
     )
     properties["molkv.compute_units"] = COMPUTE_UNITS
     package = folder / PACKAGE
     with _quietly(), tempfile.TemporaryDirectory(dir=folder, prefix=".coreml-") as scratch:
         descriptor = MultiFunctionDescriptor()
         for name, make in ((PREFILL, prefill_program), (DECODE, decode_program)):
-            model = _lower(make(checkpoint, shapes))
+            model = _lower(make(checkpoint, shapes, embedding))
             model = compress(model, dense)
             part = str(Path(scratch) / f"{name}.mlpackage")
             model.save(part)

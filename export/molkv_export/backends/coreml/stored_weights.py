@@ -35,7 +35,8 @@ def stored_tensors(config: ModelConfig, function: MilFunction) -> dict[str, Tens
 def _all(
     config: ModelConfig, shapes: StaticShapes, function: MilFunction
 ) -> Iterator[tuple[str, _Matrix]]:
-    yield "model.embed_tokens.weight", function.constant("embed_tokens_matrix")
+    if "input_ids" in function.inputs or config.tie_word_embeddings:
+        yield "model.embed_tokens.weight", function.constant("embed_tokens_matrix")
     if not config.tie_word_embeddings:
         yield "lm_head.weight", function.constant("lm_head_matrix")
     for layer in range(config.num_hidden_layers):

@@ -22,7 +22,12 @@ from molkv_export.backends.lowered_graph import LoweredGraph, graph_properties
 from molkv_export.expert_blob import row_geometry
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
-from molkv_runtime.manifest import BackendEntry, DensePrecision, LimitsEntry
+from molkv_runtime.manifest import (
+    BackendEntry,
+    DensePrecision,
+    EmbeddingPrecision,
+    LimitsEntry,
+)
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 from molkv_runtime.session import DEFAULT_CHUNK
@@ -39,6 +44,7 @@ def write_dense_graph(
     experts: ExpertPrecision,
     identity: str,
     dense: DensePrecision = "fp32",
+    embedding: EmbeddingPrecision | None = None,
 ) -> LoweredGraph:
     """Write ``dense.pte``.
 
@@ -48,6 +54,7 @@ def write_dense_graph(
         experts: how the window's rows are stored.
         identity: the checkpoint's, in hexadecimal; kept in the program's metadata.
         dense: precision of the dense weights.
+        embedding: precision of the input embedding in the rows; None puts it into the program.
 
     Returns:
         the file, its operators and its limits.
@@ -60,9 +67,15 @@ def write_dense_graph(
         window=config.expert_window if config.has_experts else 0,
     )
     metadata = graph_properties(
-        config, identity=identity, experts=experts, dense=dense, cache="fp32", limits=limits
+        config,
+        identity=identity,
+        experts=experts,
+        dense=dense,
+        cache="fp32",
+        limits=limits,
+        embedding=embedding,
     )
-    step = DecoderStep.from_checkpoint(checkpoint, experts)
+    step = DecoderStep.from_checkpoint(checkpoint, experts, embedding)
     quantize(step, dense)
     program = _lower(_traced(step, experts, limits.chunk), json.dumps(metadata), dense)
     file = folder / MODEL_FILE
@@ -91,7 +104,10 @@ def _traced(step: DecoderStep, experts: ExpertPrecision, chunk: int) -> dict[str
     window = config.expert_window if config.has_experts else 0
     rows = Dim("window_rows", min=1, max=max(1, window - 1 + chunk))
     full = Dim("window_rows", min=1, max=window) if window > 1 else None
-    ids, position = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    position = torch.zeros(1, dtype=torch.int64)
+    token = torch.zeros(1, 1, dtype=torch.int64)
+    if step.takes_embeddings:
+        token = torch.zeros(1, 1, config.hidden_size)
 
     def dynamic(size: Any, planes: list[Tensor]) -> list[Any]:
         return [None if plane is planes[0] or size is None else {0: size} for plane in planes]
@@ -102,7 +118,7 @@ def _traced(step: DecoderStep, experts: ExpertPrecision, chunk: int) -> dict[str
         prefill = torch.export.export(
             step,
             (
-                ids.repeat(1, example_tokens),
+                torch.cat([token] * example_tokens, dim=1),
                 position,
                 prefill_window,
                 torch.zeros(min(3, chunk)).long(),
@@ -112,7 +128,7 @@ def _traced(step: DecoderStep, experts: ExpertPrecision, chunk: int) -> dict[str
         )
         decode = torch.export.export(
             step,
-            (ids, position, decode_window),
+            (token, position, decode_window),
             dynamic_shapes=(None, None, dynamic(full, decode_window)),
             strict=False,
         )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from molkv_model.config import ModelConfig
     from molkv_model.experts import LookupExperts
     from molkv_model.modeling import Layer, SelfAttention
+    from molkv_runtime.manifest import EmbeddingPrecision
     from molkv_runtime.row_geometry import ExpertPrecision
 
 __all__ = ["DecoderStep", "expert_planes"]
@@ -46,6 +47,7 @@ class DecoderStep(nn.Module):
     Args:
         model: a float32 language model without its expert networks. Its weights are not copied.
         experts: how the window's rows are stored.
+        embedding: precision of the input embedding in the rows; None looks it up in the model's.
     """
 
     cosine: Tensor
@@ -53,7 +55,12 @@ class DecoderStep(nn.Module):
     half_turn: Tensor
     epsilon: Tensor
 
-    def __init__(self, model: LanguageModel, experts: ExpertPrecision) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        experts: ExpertPrecision,
+        embedding: EmbeddingPrecision | None = None,
+    ) -> None:
         super().__init__()
         load_language_model_operators()
         self.config = config = model.config
@@ -63,6 +70,9 @@ class DecoderStep(nn.Module):
         weight = model.head_weight
         self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         self.head.weight = nn.Parameter(weight, requires_grad=False)
+        self.takes_embeddings = embedding is not None
+        if self.takes_embeddings:
+            del self.backbone.embed_tokens
         shape = (1, config.max_position_embeddings, config.num_key_value_heads, config.head_dim)
         for number in range(config.num_hidden_layers):
             for kind in ("key", "value"):
@@ -76,7 +86,12 @@ class DecoderStep(nn.Module):
         self.register_buffer("epsilon", torch.tensor([config.rms_norm_eps]))
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, experts: ExpertPrecision) -> DecoderStep:
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        experts: ExpertPrecision,
+        embedding: EmbeddingPrecision | None = None,
+    ) -> DecoderStep:
         """Load the dense weights; the expert networks are not read."""
         with torch.device("meta"):
             model = LanguageModel(checkpoint.config)
@@ -86,11 +101,11 @@ class DecoderStep(nn.Module):
         for layer in model.model.layers:
             if layer.experts is not None:
                 _prepare_experts(cast("LookupExperts", layer.experts))
-        return cls(model, experts).eval().requires_grad_(False)
+        return cls(model, experts, embedding).eval().requires_grad_(False)
 
     def forward(
         self,
-        input_ids: Tensor,
+        tokens: Tensor,
         position: Tensor,
         window: Sequence[Tensor] = (),
         logits_index: Tensor | None = None,
@@ -98,7 +113,8 @@ class DecoderStep(nn.Module):
         """Run T new tokens and append them to the self-attention cache.
 
         Args:
-            input_ids: int64 [1, T].
+            tokens: the new tokens' ids, int64 [1, T], or, where rows carry them, their embeddings,
+                float32 [1, T, d].
             position: int64 [1], absolute position of the first new token.
             window: empty for dense. Else int64 [1], rows before this one are padding; then each
                 layer's S rows, the new tokens' last, in the order of `expert_planes`.
@@ -107,12 +123,12 @@ class DecoderStep(nn.Module):
         Returns:
             float32 [1, R, V].
         """
-        length, context = input_ids.shape[1], self.config.max_position_embeddings
+        length, context = tokens.shape[1], self.config.max_position_embeddings
         first = cast("int", position.item())  # symbolic while it is traced
         for bound in (first >= 0, first < context, first + length <= context):
             torch._check(bound)  # type: ignore[no-untyped-call]
         rotation = (self.cosine.narrow(1, first, length), self.sine.narrow(1, first, length))
-        h = self.backbone.embed_tokens(input_ids)
+        h = tokens if self.takes_embeddings else self.backbone.embed_tokens(tokens)
         for number, module in enumerate(self.backbone.layers):
             layer = cast("Layer", module)
             x = self._norm(h, layer.input_layernorm)

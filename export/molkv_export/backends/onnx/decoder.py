@@ -17,11 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from molkv_export.backends.lowered_graph import LoweredGraph, graph_properties
-from molkv_export.backends.onnx.expert_attention_function import (
-    OPERATOR,
-    ExpertAttentionShape,
-    expert_attention_function,
-)
+from molkv_export.backends.onnx.expert_nodes import ExpertNodes, expert_function
 from molkv_export.backends.onnx.graph_builder import (
     NAMESPACE_MICROSOFT,
     NAMESPACE_MOLKV,
@@ -32,13 +28,11 @@ from molkv_export.backends.onnx.matrices import BlockedMatrices, FloatMatrices, 
 from molkv_export.backends.onnx.quantization import BlockScheme
 from molkv_export.cache_scales import CacheScales
 from molkv_export.errors import ExportError
-from molkv_export.expert_blob import row_geometry
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_model.modeling import rotary_table
-from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision
+from molkv_runtime.manifest import BackendEntry, CachePrecision, DensePrecision, EmbeddingPrecision
 from molkv_runtime.row_geometry import ExpertPrecision
-from molkv_runtime.row_layout import RowLayout
 
 __all__ = ["MODEL_FILE", "check_model", "required_operators", "write_dense_graph"]
 
@@ -78,6 +72,7 @@ def write_dense_graph(
     identity: str,
     dense: DensePrecision = "fp32",
     cache_scales: CacheScales | None = None,
+    embedding: EmbeddingPrecision | None = None,
 ) -> LoweredGraph:
     """Write ``dense.onnx`` and ``dense.onnx.data``.
 
@@ -88,6 +83,7 @@ def write_dense_graph(
         identity: the checkpoint's, in hexadecimal; kept in the model's metadata.
         dense: precision of the dense weights.
         cache_scales: of an int8 self-attention cache; None keeps it in float32.
+        embedding: precision of the input embedding in the rows; None puts it into the graph.
 
     Returns:
         the files written and the operators that they need.
@@ -97,26 +93,13 @@ def write_dense_graph(
     """
     config = checkpoint.config
     check_model(config, dense)
+    cache: CachePrecision = "fp32" if cache_scales is None else "int8"
+    metadata = graph_properties(
+        config, identity=identity, experts=experts, dense=dense, cache=cache, embedding=embedding
+    )
     with GraphBuilder(folder / DATA_FILE) as graph:
-        _Decoder(graph, checkpoint, experts, dense, cache_scales).build()
-        functions = []
-        if config.has_experts:
-            quantized = experts != "f16"
-            shape = ExpertAttentionShape(
-                heads=config.expert_query_heads,
-                key_size=config.expert_key_size if config.has_keys else config.num_experts,
-                window=config.expert_window,
-                has_key_scales=quantized and config.has_keys,
-                has_value_scales=quantized,
-                int4_values=experts == "int4",
-                has_query_norm=config.has_keys,
-                has_added=True,
-            )
-            functions = [expert_attention_function(shape)]
-        cache: CachePrecision = "fp32" if cache_scales is None else "int8"
-        metadata = graph_properties(
-            config, identity=identity, experts=experts, dense=dense, cache=cache
-        )
+        _Decoder(graph, checkpoint, experts, dense, cache_scales).build(embedding)
+        functions = [expert_function(config, experts)] if config.has_experts else []
         operators = required_operators(config)
         model = graph.model("molkv_dense_graph", functions, operators, metadata)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
@@ -147,7 +130,7 @@ class _Decoder:
         self.graph = graph
         self.checkpoint = checkpoint
         self.config: ModelConfig = checkpoint.config
-        self.experts = experts
+        self.experts = ExpertNodes(graph, checkpoint, experts)
         self.cache_scales = cache_scales
         self.matrices: Matrices = (
             FloatMatrices(graph)
@@ -155,22 +138,22 @@ class _Decoder:
             else BlockedMatrices(graph, BlockScheme.of(self.config, dense))
         )
 
-    def build(self) -> None:
+    def build(self, embedding: EmbeddingPrecision | None) -> None:
         graph, config = self.graph, self.config
-        input_ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        if embedding is None:
+            tokens = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        else:
+            tokens = graph.input("embeddings", TensorProto.FLOAT, [1, "tokens", config.hidden_size])
         graph.input("position", TensorProto.INT64, [1])
         logits_index = graph.input("logits_index", TensorProto.INT64, ["logits_rows"])
         if config.has_experts:
             graph.input("expert_start", TensorProto.INT64, [1])
-        self._lengths(input_ids)
+        self._lengths(tokens)
         cosine, sine = rotary_table(config)
         graph.weight("rotary_cosine", cosine.numpy())
         graph.weight("rotary_sine", sine.numpy())
 
-        table = "model.embed_tokens.weight"
-        stream = self.matrices.lookup(
-            table, partial(self._array, table), input_ids, name="embed_tokens"
-        )
+        stream = tokens if embedding is not None else self._looked_up(tokens)
         x = self._norm(stream, "model.layers.0.input_layernorm.weight", name="layers.0.input_norm")
         for number in range(config.num_hidden_layers):
             attended = self._self_attention(number, x)
@@ -184,7 +167,7 @@ class _Decoder:
             inner = self._inner_projections(number, x)
             added = self._feed_forward(number, inner)
             if config.has_experts:
-                added = self._experts(number, x, inner, added)
+                added = self.experts.add(number, x, inner.get("experts.query_proj"), added)
             last = number + 1 == config.num_hidden_layers
             if last:
                 # Only the positions whose logits are wanted go through the final norm and head.
@@ -197,10 +180,15 @@ class _Decoder:
             x, stream = self._add_norm(stream, added, following, name=name)
         self._head(x)
 
-    def _lengths(self, input_ids: str) -> None:
+    def _looked_up(self, input_ids: str) -> str:
+        table = "model.embed_tokens.weight"
+        load = partial(self._array, table)
+        return self.matrices.lookup(table, load, input_ids, name="embed_tokens")
+
+    def _lengths(self, tokens: str) -> None:
         """`position` and T as GroupQueryAttention wants them."""
         graph = self.graph
-        length = graph.node("Shape", [input_ids], name="new_tokens", start=1, end=2)
+        length = graph.node("Shape", [tokens], name="new_tokens", start=1, end=2)
         total = graph.node("Add", ["position", length], name="total_tokens")
         total = graph.node("Cast", [total], name="total_tokens_int32", to=TensorProto.INT32)
         one = graph.weight("one_int32", np.array([1], np.int32))
@@ -295,70 +283,6 @@ class _Decoder:
             inner = graph.node("Gelu", [up], name=f"{name}.gelu")
         weight = f"model.layers.{number}.mlp.down_proj.weight"
         return self._linear(inner, weight, name=f"{name}.down_proj")
-
-    def _experts(self, number: int, x: str, projected: dict[str, str], added: str) -> str:
-        """What the experts mix, plus what is added to the stream anyway."""
-        graph, config = self.graph, self.config
-        values, value_scales = self._plane(number, "value")
-        query_norm = ""
-        attributes: dict[str, Any] = {}
-        if config.has_keys:
-            keys, key_scales = self._plane(number, "key")
-            query, bias = projected["experts.query_proj"], self._age_bias(number)
-            query_norm = self._weight(f"model.layers.{number}.experts.query_norm.weight")
-            attributes = {"epsilon": config.rms_norm_eps}
-        else:
-            query, keys, bias = self._router(number, x, values)
-            key_scales = ""
-        return graph.node(
-            OPERATOR,
-            [
-                *(query, keys, key_scales, values, value_scales, bias, "expert_start"),
-                *(query_norm, added),
-            ],
-            name=f"layers.{number}.experts",
-            domain=NAMESPACE_MOLKV,
-            **attributes,
-        )
-
-    def _plane(self, number: int, kind: str) -> tuple[str, str]:
-        """Declare a layer's window inputs: the rows, and their scales where there are any."""
-        layout = RowLayout.of(row_geometry(self.config, self.experts))
-        sections = {section.name: section for section in layout.layer_sections}
-        rows, scales = (
-            self.graph.input(
-                f"expert_{name}.{number}",
-                onnx.helper.np_dtype_to_tensor_dtype(sections[name].dtype),
-                ["window_rows", *sections[name].shape],
-            )
-            if name in sections
-            else ""
-            for name in (f"{kind}s", f"{kind}_scales")
-        )
-        return rows, scales
-
-    def _age_bias(self, number: int) -> str:
-        name, config = f"model.layers.{number}.experts.age_bias", self.config
-        if config.expert_scoring == "key_age":
-            return self._weight(name)
-        shape = (config.expert_query_heads, config.num_experts, config.expert_window)
-        return self.graph.weight("no_age_bias", np.zeros(shape, np.float32))
-
-    def _router(self, number: int, x: str, values: str) -> tuple[str, str, str]:
-        """MoLE as the same op: one-hot keys and a window of one make the score the router's."""
-        graph, count = self.graph, self.config.num_experts
-        name = f"layers.{number}.experts"
-        weight = self._array(f"model.layers.{number}.experts.router.weight")
-        # The op divides by sqrt(dk), and one-hot keys have dk = N.
-        scaled = graph.weight(f"layers.{number}.router", (weight * np.float32(count**0.5)).T)
-        query = graph.node("MatMul", [x, scaled], name=f"{name}.router")
-        dtype = np.float16 if self.experts == "f16" else np.int8
-        one_hot = graph.weight("one_hot_keys", np.eye(count, dtype=dtype)[None])
-        rows = graph.node("Shape", [values], name=f"{name}.rows", start=0, end=1)
-        ends = graph.weight("one_hot_shape", np.array([count, count], np.int64))
-        target = graph.node("Concat", [rows, ends], name=f"{name}.keys_shape", axis=0)
-        keys = graph.node("Expand", [one_hot, target], name=f"{name}.keys")
-        return query, keys, graph.weight("no_age_bias", np.zeros((1, count, 1), np.float32))
 
     def _head(self, x: str) -> None:
         graph, config = self.graph, self.config
