@@ -23,7 +23,7 @@ class CancellationTest {
 
     @Test
     fun cancelledWhileItOpens() =
-        runBlocking {
+        suspending {
             repeat(20) { round ->
                 val opening = launch(Dispatchers.Default) { MolkvBundle.open(TestFiles.bundle("tiny")) }
                 delay(round.toLong())
@@ -33,7 +33,7 @@ class CancellationTest {
 
     @Test
     fun cancelledWhileASessionIsMade() =
-        runBlocking {
+        suspending {
             repeat(10) { round ->
                 val opening = async(Dispatchers.Default) { bundle.openSession().close() }
                 delay(2L * round)
@@ -43,7 +43,7 @@ class CancellationTest {
 
     @Test
     fun cancelledDuringPrefill() =
-        runBlocking {
+        suspending {
             bundle.openSession(SessionOptions(threads = 1)).use { session ->
                 val ids = LongArray(session.model.context.toInt()) { it % 4000L }
                 repeat(5) { round ->
@@ -58,7 +58,7 @@ class CancellationTest {
 
     @Test
     fun cancelledBetweenTokens() =
-        runBlocking {
+        suspending {
             bundle.openSession(SessionOptions(threads = 1)).use { session ->
                 assertEquals(3, session.generate("A", endless).take(3).toList().size)
                 assertFailsWith<IllegalArgumentException> {
@@ -70,7 +70,7 @@ class CancellationTest {
 
     @Test
     fun stoppedByTheSession() =
-        runBlocking {
+        suspending {
             bundle.openSession(SessionOptions(threads = 1)).use { session ->
                 var count = 0
                 // The flow ends, as if the text were complete.
@@ -83,7 +83,7 @@ class CancellationTest {
 
     @Test
     fun closedWhileItGenerates() =
-        runBlocking {
+        suspending {
             for (wait in listOf(0L, 3L, 30L)) {
                 val session = bundle.openSession(SessionOptions(threads = 1))
                 val generating =
@@ -104,7 +104,7 @@ class CancellationTest {
 
     @Test
     fun closedByItsCollector() =
-        runBlocking {
+        suspending {
             val session = bundle.openSession(SessionOptions(threads = 1))
             assertFailsWith<UsageException> {
                 session.generate("A", endless).collect {
@@ -112,12 +112,11 @@ class CancellationTest {
                     delay(10)
                 }
             }
-            Unit
         }
 
     @Test
     fun aSecondGenerationIsRefused() =
-        runBlocking {
+        suspending {
             bundle.openSession(SessionOptions(threads = 1)).use { session ->
                 session.generate("A", endless).take(2).collect {
                     assertFailsWith<UsageException> { session.generate("B").first() }

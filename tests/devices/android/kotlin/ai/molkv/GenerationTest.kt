@@ -1,9 +1,10 @@
 package ai.molkv
 
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.async
 import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.flow.take
 import kotlinx.coroutines.flow.toList
-import kotlinx.coroutines.runBlocking
 import org.junit.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
@@ -14,7 +15,7 @@ class GenerationTest {
     /** Prompts with emoji and CJK, and tokens whose bytes are parts of characters. */
     @Test
     fun textStreamsAsPythonStreamsIt() =
-        runBlocking {
+        suspending {
             for (generation in TestFiles.expected.getAsJsonArray("generations").map { it.asJsonObject }) {
                 val sampling =
                     generation.getAsJsonObject("sampling").let {
@@ -39,15 +40,16 @@ class GenerationTest {
 
     @Test
     fun aTextGoesOnWithoutAReset() =
-        runBlocking {
+        suspending {
             withSession(TestFiles.bundle("small")) { session ->
                 val ids = session.encode("Call me Ishmael. The whale")
-                val whole = session.generate(ids, GenerationOptions(8)).toList().map { it.id }
+                val options = GenerationOptions(2, stopIds = emptySet())
+                val whole = session.generate(ids, options.copy(maxNewTokens = 8)).toList().map { it.id }
                 val parts = ArrayList<Long>()
                 var prompt = ids
                 repeat(4) { round ->
-                    val options = GenerationOptions(2, reset = round == 0)
-                    val tokens = session.generate(prompt, options).toList().map { it.id }
+                    val next = session.generate(prompt, options.copy(reset = round == 0))
+                    val tokens = next.toList().map { it.id }
                     parts += tokens
                     prompt = longArrayOf(tokens.last())
                 }
@@ -57,7 +59,7 @@ class GenerationTest {
 
     @Test
     fun statisticsCountOneReadAToken() =
-        runBlocking {
+        suspending {
             withSession(TestFiles.bundle("small")) { session ->
                 val ids = longArrayOf(5, 6, 5, 7)
                 session.generate(ids, GenerationOptions(5, stopIds = emptySet())).toList()
@@ -76,7 +78,7 @@ class GenerationTest {
 
     @Test
     fun twoSessionsAtOnceDoNotDisturbEachOther() =
-        runBlocking {
+        suspending {
             val bundle = MolkvBundle.open(TestFiles.bundle("small"))
             val options = GenerationOptions(30, Sampling(temperature = 1.0, seed = 3u))
             val sequential = bundle.openSession().use { it.generate("The ship", options).toList() }
@@ -84,18 +86,18 @@ class GenerationTest {
                 bundle.openSession().use { second ->
                     val flows =
                         listOf(first, second).map { session ->
-                            java.util.concurrent.CompletableFuture.supplyAsync {
-                                runBlocking { session.generate("The ship", options).toList() }
+                            async(Dispatchers.Default) {
+                                session.generate("The ship", options).toList()
                             }
                         }
-                    for (flow in flows) assertEquals(sequential, flow.get())
+                    for (flow in flows) assertEquals(sequential, flow.await())
                 }
             }
         }
 
     @Test
     fun theContextIsTheEnd() =
-        runBlocking {
+        suspending {
             withSession(TestFiles.bundle("small")) { session ->
                 val context = session.model.context.toInt()
                 val options = GenerationOptions(context, stopIds = emptySet())
@@ -113,7 +115,7 @@ class GenerationTest {
 
     @Test
     fun whatCannotWorkIsRefusedByType() =
-        runBlocking {
+        suspending {
             val bundle = MolkvBundle.open(TestFiles.bundle("small"))
             assertFailsWith<UsageException> { bundle.openSession(SessionOptions(chunk = 0)) }
             assertFailsWith<UsageException> { bundle.openSession(SessionOptions(readers = 65)) }

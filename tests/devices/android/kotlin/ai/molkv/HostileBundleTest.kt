@@ -52,7 +52,7 @@ class HostileBundleTest {
 
     @Test
     fun aBlobThatDisappearsWhileItIsOpenStaysReadable() =
-        runBlocking {
+        suspending {
             val folder = TestFiles.copyOf("small")
             withSession(folder) { session ->
                 val before = session.generate("The whale", GenerationOptions(20)).toList()
@@ -65,7 +65,7 @@ class HostileBundleTest {
 
     @Test
     fun aBlobThatShrinksWhileItIsOpenIsATypedError() =
-        runBlocking {
+        suspending {
             val folder = TestFiles.copyOf("small")
             withSession(folder) { session ->
                 RandomAccessFile(folder.resolve("experts.molkv"), "rw").use { it.setLength(20_000) }
@@ -76,12 +76,11 @@ class HostileBundleTest {
                 // What is still there is still read.
                 session.generate(longArrayOf(1), GenerationOptions(1)).toList()
             }
-            Unit
         }
 
     @Test
     fun aRowThatChangesWhileItIsOpenIsATypedError() =
-        runBlocking {
+        suspending {
             val folder = TestFiles.copyOf("small")
             withSession(folder) { session ->
                 val file = folder.resolve("experts.molkv")
@@ -92,12 +91,11 @@ class HostileBundleTest {
                 val last = longArrayOf(session.model.vocabSize - 1)
                 assertFailsWith<RowCorruptException> { session.generate(last).toList() }
             }
-            Unit
         }
 
     @Test
     fun verifyingTheBlobFindsWhatOpeningDoesNotRead() =
-        runBlocking {
+        suspending {
             val folder = TestFiles.copyOf("small")
             val whole = MolkvBundle.open(folder)
             var progress = 0L

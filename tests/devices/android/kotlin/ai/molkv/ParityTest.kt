@@ -1,7 +1,6 @@
 package ai.molkv
 
 import kotlinx.coroutines.flow.toList
-import kotlinx.coroutines.runBlocking
 import org.junit.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertTrue
@@ -10,7 +9,7 @@ import kotlin.test.assertTrue
 class ParityTest {
     @Test
     fun everyGoldenCaseOfEveryBundle() =
-        runBlocking {
+        suspending {
             for (folder in TestFiles.bundles()) {
                 val bundle = MolkvBundle.open(folder)
                 bundle.openSession(SessionOptions(threads = 1)).use { session ->
@@ -41,7 +40,7 @@ class ParityTest {
 
     @Test
     fun aWrongGoldenAnswerFails() =
-        runBlocking {
+        suspending {
             val folder = TestFiles.copyOf("small")
             val golden = folder.resolve("golden.json")
             val case = TestFiles.json(golden).getAsJsonArray("cases")[0].asJsonObject
@@ -62,7 +61,7 @@ class ParityTest {
 
     @Test
     fun expertsInMemoryGiveTheSame() =
-        runBlocking {
+        suspending {
             val bundle = MolkvBundle.open(TestFiles.bundle("small"))
             val options = SessionOptions(threads = 1, chunk = 5, expertsMode = ExpertsMode.RESIDENT)
             bundle.openSession(options).use { session ->

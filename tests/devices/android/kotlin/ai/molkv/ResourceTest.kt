@@ -2,7 +2,6 @@ package ai.molkv
 
 import kotlinx.coroutines.flow.collect
 import kotlinx.coroutines.flow.take
-import kotlinx.coroutines.runBlocking
 import org.junit.Test
 import java.io.File
 import kotlin.test.assertEquals
@@ -11,7 +10,7 @@ import kotlin.test.assertTrue
 class ResourceTest {
     @Test
     fun twoHundredRoundsLeakNoMemoryAndNoDescriptor() =
-        runBlocking {
+        suspending {
             repeat(WARM_UP) { round() }
             settle()
             val descriptors = descriptors()

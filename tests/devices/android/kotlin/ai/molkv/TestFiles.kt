@@ -2,6 +2,8 @@ package ai.molkv
 
 import com.google.gson.JsonObject
 import com.google.gson.JsonParser
+import kotlinx.coroutines.CoroutineScope
+import kotlinx.coroutines.runBlocking
 import java.io.File
 
 /** What the tests run on; `tests/devices/android/payloads.py` writes it. */
@@ -36,3 +38,6 @@ internal suspend fun <Result> withSession(
     options: SessionOptions = SessionOptions(threads = 1),
     work: suspend (MolkvSession) -> Result,
 ): Result = MolkvBundle.open(folder).openSession(options).use { work(it) }
+
+/** The body of a test that suspends. */
+internal fun suspending(body: suspend CoroutineScope.() -> Unit): Unit = runBlocking(block = body)

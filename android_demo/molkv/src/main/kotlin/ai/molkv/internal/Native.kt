@@ -10,8 +10,11 @@ import java.nio.ByteBuffer
 internal object Native {
     private const val ABI_VERSION = 1
 
-    /** What ONNX Runtime loads; it is found by this name because it is loaded already. */
-    const val OPERATOR_LIBRARY = "libmolkv_ort.so"
+    /**
+     * What ONNX Runtime loads; it is found by this name because it is loaded already: no constant,
+     * which would not load it.
+     */
+    val operatorLibrary = "libmolkv_ort.so"
 
     init {
         try {

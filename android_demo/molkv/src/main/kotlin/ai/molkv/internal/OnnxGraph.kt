@@ -123,15 +123,15 @@ internal class OnnxGraph(
         threads: Int,
     ): OrtSession =
         try {
-            OrtSession.SessionOptions().use { options ->
-                options.setIntraOpNumThreads(threads)
-                options.setInterOpNumThreads(1)
-                options.setExecutionMode(OrtSession.SessionOptions.ExecutionMode.SEQUENTIAL)
-                // Failures come as exceptions; nothing is to be logged besides.
-                options.setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL)
-                options.registerCustomOpLibrary(Native.OPERATOR_LIBRARY)
-                environment.createSession(file.path, options)
-            }
+            // Closed after the session: closing it closes the operator's library, too.
+            val options = resources.own(OrtSession.SessionOptions())
+            options.setIntraOpNumThreads(threads)
+            options.setInterOpNumThreads(1)
+            options.setExecutionMode(OrtSession.SessionOptions.ExecutionMode.SEQUENTIAL)
+            // Failures come as exceptions; nothing is to be logged besides.
+            options.setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL)
+            options.registerCustomOpLibrary(Native.operatorLibrary)
+            environment.createSession(file.path, options)
         } catch (error: OrtException) {
             throw BundleException(
                 "$place: ONNX Runtime ${environment.version} cannot load it: ${error.message}",
