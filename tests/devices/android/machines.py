@@ -61,7 +61,7 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Runs a Java program; its exit status is the caller's to judge."""
         command = [
-            *("nice", "-n", "5", *self.java, *JAVA_OPTIONS, "-Xmx700m", "-Xss1m"),
+            *(*self.java, *JAVA_OPTIONS, "-Xmx700m", "-Xss1m"),
             *("-Djava.library.path=" + str(self.libraries), "-Dfile.encoding=UTF-8"),
             *("-Donnxruntime.native.path=" + str(self.libraries), "-Xcheck:jni"),
             *("--add-opens=java.base/java.io=ALL-UNNAMED", "-cp", classpath(jars), *arguments),
@@ -77,10 +77,11 @@ class Machine:
             check=False,
         )
 
-    def junit(self, jars: list[Path], files: Path, *classes: str) -> int:
-        """Runs JUnit tests, all of which must pass, and returns how many there were."""
+    def junit(self, jars: list[Path], files: Path, name: str, *properties: str) -> int:
+        """Runs a class of JUnit tests, all of which must pass, and returns how many there were."""
+        files_property = f"-Dmolkv.test.files={files}"
         finished = self.run(
-            jars, f"-Dmolkv.test.files={files}", "org.junit.runner.JUnitCore", *classes
+            jars, files_property, *properties, "org.junit.runner.JUnitCore", name
         )
         passed = re.search(r"^OK \((\d+) tests?\)$", finished.stdout, re.MULTILINE)
         assert passed, finished.stdout[-8000:]

@@ -121,7 +121,7 @@ def compile_kotlin(
     tool = [kotlin / f"{name}.jar" for name in (*names, "kotlin-script-runtime")]
     partial = jar.with_suffix(".partial.jar")
     command = [
-        *("nice", "-n", "10", "java", *JAVA_OPTIONS, "-Xmx1200m", "-cp", classpath(tool)),
+        *("java", *JAVA_OPTIONS, "-Xmx1200m", "-cp", classpath(tool)),
         *(_COMPILER, "-no-stdlib", "-no-reflect", "-Werror", *_OLD_CLASSES, *options),
         *("-cp", classpath(libraries), "-d", str(partial), *map(str, sources)),
     ]

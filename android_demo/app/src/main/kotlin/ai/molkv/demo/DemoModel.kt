@@ -8,6 +8,7 @@ import ai.molkv.MolkvException
 import ai.molkv.MolkvSession
 import ai.molkv.ParityCheck
 import ai.molkv.ParityResult
+import ai.molkv.UsageException
 import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Job
@@ -130,7 +131,7 @@ class DemoModel(
 
     private suspend fun session(): MolkvSession {
         session?.let { return it }
-        val bundle = bundle ?: throw NoBundle()
+        val bundle = bundle ?: throw UsageException("no bundle is open", "choose one under Bundles")
         checkMemory(bundle)
         return bundle.openSession(settings.session).also { session = it }
     }
@@ -193,6 +194,4 @@ class DemoModel(
                 }
             }
     }
-
-    private class NoBundle : IllegalStateException("no bundle is open")
 }
