@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from tests.devices.android.app import link_resources
 from tests.devices.android.library import built
-from tests.devices.android.toolchain import DEMO, JAVA_OPTIONS, npm_package, onnxruntime_aar, runtime_jars
+from tests.devices.android.toolchain import (
+    DEMO,
+    JAVA_OPTIONS,
+    npm_package,
+    onnxruntime_aar,
+    runtime_jars,
+)
 
 if TYPE_CHECKING:
     from tests.devices.android.app import App
@@ -83,7 +89,9 @@ def assemble(app: App, bundle: Path, machines: list[Machine], folder: Path) -> P
     """Writes a signed APK with a bundle and the libraries of all ABIs."""
     assets = folder / "assets"
     shutil.copytree(bundle, assets / "bundle")
-    unaligned, unsigned, apk = (folder / f"{name}.apk" for name in ("unaligned", "unsigned", "demo"))
+    unaligned, unsigned, apk = (
+        folder / f"{name}.apk" for name in ("unaligned", "unsigned", "demo")
+    )
     link_resources(unaligned, assets=assets)
     with zipfile.ZipFile(unaligned, "a") as content:
         content.write(dex(shrink(app)), "classes.dex", zipfile.ZIP_DEFLATED)

@@ -126,4 +126,3 @@ def _compile_java(sources: list[Path], jar: Path, libraries: list[Path]) -> None
     path = ["-cp", ":".join(map(str, libraries))] if libraries else []
     subprocess.run([*_JAVAC, *path, "-d", classes, *sources], check=True)
     subprocess.run(["jar", "--create", "--file", jar, "-C", classes, "."], check=True)
-

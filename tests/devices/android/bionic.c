@@ -88,13 +88,19 @@ int Fileno(FILE* file) { return fileno(stream(file)); }
 long Sysconf(int name) {
   if (name >= 0x8d && name <= 0x9b) return 0; /* sizes of the processor's caches: not known */
   switch (name) {
-    case 0x06: return sysconf(_SC_CLK_TCK);
+    case 0x06:
+      return sysconf(_SC_CLK_TCK);
     case 0x27:
-    case 0x28: return sysconf(_SC_PAGESIZE);
-    case 0x60: return sysconf(_SC_NPROCESSORS_CONF);
-    case 0x61: return sysconf(_SC_NPROCESSORS_ONLN);
-    case 0x62: return sysconf(_SC_PHYS_PAGES);
-    case 0x63: return sysconf(_SC_AVPHYS_PAGES);
+    case 0x28:
+      return sysconf(_SC_PAGESIZE);
+    case 0x60:
+      return sysconf(_SC_NPROCESSORS_CONF);
+    case 0x61:
+      return sysconf(_SC_NPROCESSORS_ONLN);
+    case 0x62:
+      return sysconf(_SC_PHYS_PAGES);
+    case 0x63:
+      return sysconf(_SC_AVPHYS_PAGES);
     default:
       fprintf(stderr, "sysconf(%#x) of bionic is not known here\n", (unsigned)name);
       abort();

@@ -80,9 +80,7 @@ class Machine:
     def junit(self, jars: list[Path], files: Path, name: str, *properties: str) -> int:
         """Runs a class of JUnit tests, all of which must pass, and returns how many there were."""
         files_property = f"-Dmolkv.test.files={files}"
-        finished = self.run(
-            jars, files_property, *properties, "org.junit.runner.JUnitCore", name
-        )
+        finished = self.run(jars, files_property, *properties, "org.junit.runner.JUnitCore", name)
         passed = re.search(r"^OK \((\d+) tests?\)$", finished.stdout, re.MULTILINE)
         assert passed, finished.stdout[-8000:]
         assert "WARNING in native method" not in finished.stdout, finished.stdout[-8000:]

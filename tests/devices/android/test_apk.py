@@ -18,9 +18,7 @@ from tests.devices.android.toolchain import runtime_jars, test_jars, versions
 
 
 @pytest.fixture(scope="session")
-def apk(
-    app: App, payloads: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Path:
+def apk(app: App, payloads: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "android-apk"
     with FileLock(f"{folder}.lock"):

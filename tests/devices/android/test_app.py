@@ -19,9 +19,7 @@ CLASSES = sorted(file.stem for file in FOLDER.glob("*Test.kt"))
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_test_of_the_app_passes(
-    app: App, payloads: Path, tmp_path: Path, name: str
-) -> None:
+def test_every_test_of_the_app_passes(app: App, payloads: Path, tmp_path: Path, name: str) -> None:
     properties = (f"-Dmolkv.app.resources={RESOURCES}", f"-Dmolkv.app.data={tmp_path}")
     passed = host().junit(app.jars, payloads, f"ai.molkv.demo.{name}", *properties)
     assert passed == (FOLDER / f"{name}.kt").read_text().count("    @Test\n") > 0

@@ -66,4 +66,7 @@ def test_the_jni_library_is_ready_for_large_pages_and_exports_one_name(machine: 
 def test_onnxruntime_is_the_catalogues() -> None:
     version = versions()["onnxruntime"].encode()
     for abi in ("arm64-v8a", "x86_64"):
-        assert b"VERS_" + version in (onnxruntime_aar() / "jni" / abi / "libonnxruntime.so").read_bytes()
+        assert (
+            b"VERS_" + version
+            in (onnxruntime_aar() / "jni" / abi / "libonnxruntime.so").read_bytes()
+        )

@@ -112,9 +112,7 @@ def classpath(jars: list[Path]) -> str:
     return ":".join(map(str, jars))
 
 
-def compile_kotlin(
-    sources: list[Path], jar: Path, libraries: list[Path], *options: str
-) -> None:
+def compile_kotlin(sources: list[Path], jar: Path, libraries: list[Path], *options: str) -> None:
     """Compiles Kotlin; a warning is an error."""
     kotlin = kotlin_folder()
     names = ("kotlin-compiler", "kotlin-stdlib", "kotlinx-coroutines-core-jvm", "kotlin-reflect")

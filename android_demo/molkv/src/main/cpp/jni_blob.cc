@@ -72,8 +72,8 @@ jlongArray Statistics(JNIEnv* env, jclass, jlong blob) {
   return Guard(env, [&] {
     molkv_blob_stats statistics;
     molkv_blob_get_stats(FromHandle<molkv_blob>(blob), &statistics);
-    return ToLongArray(env, {static_cast<int64_t>(statistics.rows),
-                             static_cast<int64_t>(statistics.bytes)});
+    return ToLongArray(
+        env, {static_cast<int64_t>(statistics.rows), static_cast<int64_t>(statistics.bytes)});
   });
 }
 
@@ -92,8 +92,7 @@ jbyteArray ReadRow(JNIEnv* env, jclass, jlong blob, jlong token_id) {
   });
 }
 
-jlong StartPrefetch(JNIEnv* env, jclass, jlong blob, jlongArray token_ids, jint first,
-                    jint count) {
+jlong StartPrefetch(JNIEnv* env, jclass, jlong blob, jlongArray token_ids, jint first, jint count) {
   return Guard(env, [&] {
     std::vector<int64_t> ids(static_cast<size_t>(count));
     env->GetLongArrayRegion(token_ids, first, count, reinterpret_cast<jlong*>(ids.data()));

@@ -32,8 +32,8 @@ void ThrowNative(JNIEnv* env, molkv_status status, const char* message) {
   const jbyteArray bytes = env->NewByteArray(size);
   if (bytes == nullptr) return;  // an OutOfMemoryError is pending
   env->SetByteArrayRegion(bytes, 0, size, reinterpret_cast<const jbyte*>(message));
-  const jobject exception = env->NewObject(exception_class, exception_constructor,
-                                           static_cast<jint>(status), bytes);
+  const jobject exception =
+      env->NewObject(exception_class, exception_constructor, static_cast<jint>(status), bytes);
   if (exception != nullptr) env->Throw(static_cast<jthrowable>(exception));
 }
 

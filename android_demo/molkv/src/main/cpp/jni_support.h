@@ -24,8 +24,7 @@ using Methods = std::vector<JNINativeMethod>;
 
 template <typename Function>
 JNINativeMethod Method(const char* name, const char* signature, Function* function) {
-  return {const_cast<char*>(name), const_cast<char*>(signature),
-          reinterpret_cast<void*>(function)};
+  return {const_cast<char*>(name), const_cast<char*>(signature), reinterpret_cast<void*>(function)};
 }
 
 void AddBlobMethods(Methods* methods);

@@ -1,4 +1,5 @@
-// Tokenizers and text streams. Text is UTF-8 in byte arrays: JNI's own strings are another encoding.
+// Tokenizers and text streams. Text is UTF-8 in byte arrays: JNI's own strings are another
+// encoding.
 
 #include "jni_support.h"
 
@@ -32,8 +33,8 @@ jlong TokenCount(JNIEnv*, jclass, jlong tokenizer) {
 jlong Find(JNIEnv* env, jclass, jlong tokenizer, jbyteArray content) {
   return Guard(env, [&] {
     const std::vector<char> bytes = Bytes(env, content);
-    return static_cast<jlong>(molkv_tokenizer_find(FromHandle<molkv_tokenizer>(tokenizer),
-                                                   bytes.data(), bytes.size()));
+    return static_cast<jlong>(
+        molkv_tokenizer_find(FromHandle<molkv_tokenizer>(tokenizer), bytes.data(), bytes.size()));
   });
 }
 
@@ -47,8 +48,7 @@ jlongArray Encode(JNIEnv* env, jclass, jlong tokenizer, jbyteArray text) {
     Call(env, molkv_tokenizer_encode, from, bytes.data(), bytes.size(), only_count, &count);
     token_ids.resize(count);
     if (count > 0) {
-      Call(env, molkv_tokenizer_encode, from, bytes.data(), bytes.size(), token_ids.data(),
-           &count);
+      Call(env, molkv_tokenizer_encode, from, bytes.data(), bytes.size(), token_ids.data(), &count);
     }
     return ToLongArray(env, token_ids);
   });
