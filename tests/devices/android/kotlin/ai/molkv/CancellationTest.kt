@@ -25,7 +25,8 @@ class CancellationTest {
     fun cancelledWhileItOpens() =
         suspending {
             repeat(20) { round ->
-                val opening = launch(Dispatchers.Default) { MolkvBundle.open(TestFiles.bundle("tiny")) }
+                val opening =
+                    launch(Dispatchers.Default) { MolkvBundle.open(TestFiles.bundle("tiny")) }
                 delay(round.toLong())
                 opening.cancelAndJoin()
             }
@@ -60,7 +61,14 @@ class CancellationTest {
     fun cancelledBetweenTokens() =
         suspending {
             bundle.openSession(SessionOptions(threads = 1)).use { session ->
-                assertEquals(3, session.generate("A", endless).take(3).toList().size)
+                assertEquals(
+                    3,
+                    session
+                        .generate("A", endless)
+                        .take(3)
+                        .toList()
+                        .size,
+                )
                 assertFailsWith<IllegalArgumentException> {
                     session.generate("A", endless).onEach { require(false) }.collect()
                 }
@@ -74,7 +82,15 @@ class CancellationTest {
             bundle.openSession(SessionOptions(threads = 1)).use { session ->
                 var count = 0
                 // The flow ends, as if the text were complete.
-                session.generate("A", endless).onEach { if (++count == 4) session.cancel() }.collect()
+                session
+                    .generate("A", endless)
+                    .onEach {
+                        if (++count ==
+                            4
+                        ) {
+                            session.cancel()
+                        }
+                    }.collect()
                 assertTrue(count in 4 until session.model.context)
                 session.cancel() // nothing runs: nothing happens
                 assertWorks(session)

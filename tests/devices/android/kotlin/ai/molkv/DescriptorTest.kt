@@ -67,7 +67,11 @@ class DescriptorTest {
                 val files = files(descriptor, places)
                 val opened = MolkvBundle.open(files)
                 opened.openSession().close()
-                val copies = files.cacheFolder.walk().filter { it.isFile }.toList()
+                val copies =
+                    files.cacheFolder
+                        .walk()
+                        .filter { it.isFile }
+                        .toList()
                 assertEquals(setOf("dense.onnx", "dense.onnx.data"), copies.map { it.name }.toSet())
                 for (copy in copies) copy.writeBytes(ByteArray(copy.length().toInt()))
                 opened.openSession().use { session ->

@@ -16,7 +16,10 @@ class GenerationTest {
     @Test
     fun textStreamsAsPythonStreamsIt() =
         suspending {
-            for (generation in TestFiles.expected.getAsJsonArray("generations").map { it.asJsonObject }) {
+            for (generation in TestFiles.expected
+                .getAsJsonArray(
+                    "generations",
+                ).map { it.asJsonObject }) {
                 val sampling =
                     generation.getAsJsonObject("sampling").let {
                         Sampling(
@@ -28,7 +31,9 @@ class GenerationTest {
                         )
                     }
                 val expected =
-                    generation.getAsJsonArray("tokens").map { it.asJsonArray }
+                    generation
+                        .getAsJsonArray("tokens")
+                        .map { it.asJsonArray }
                         .map { Token(it[0].asLong, it[1].asString) }
                 withSession(TestFiles.bundle(generation["bundle"].asString)) { session ->
                     val options = GenerationOptions(expected.size, sampling, stopIds = emptySet())
@@ -44,7 +49,13 @@ class GenerationTest {
             withSession(TestFiles.bundle("small")) { session ->
                 val ids = session.encode("Call me Ishmael. The whale")
                 val options = GenerationOptions(2, stopIds = emptySet())
-                val whole = session.generate(ids, options.copy(maxNewTokens = 8)).toList().map { it.id }
+                val whole =
+                    session
+                        .generate(
+                            ids,
+                            options.copy(maxNewTokens = 8),
+                        ).toList()
+                        .map { it.id }
                 val parts = ArrayList<Long>()
                 var prompt = ids
                 repeat(4) { round ->
@@ -72,7 +83,10 @@ class GenerationTest {
                 assertTrue(statistics.timeToFirstToken > 0)
                 assertTrue(statistics.windowBytes > 0)
                 session.reset()
-                assertEquals(Statistics(windowBytes = statistics.windowBytes), session.statistics.value)
+                assertEquals(
+                    Statistics(windowBytes = statistics.windowBytes),
+                    session.statistics.value,
+                )
             }
         }
 
@@ -109,7 +123,14 @@ class GenerationTest {
                 assertFailsWith<ContextLengthException> { session.generate(tooLong).first() }
                 assertFailsWith<ContextLengthException> { session.generate(LongArray(0)).first() }
                 // After a refusal it goes on working.
-                assertEquals(1, session.generate(LongArray(context), options).take(1).toList().size)
+                assertEquals(
+                    1,
+                    session
+                        .generate(LongArray(context), options)
+                        .take(1)
+                        .toList()
+                        .size,
+                )
             }
         }
 

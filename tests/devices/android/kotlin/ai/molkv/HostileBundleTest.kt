@@ -34,7 +34,11 @@ class HostileBundleTest {
                     stage = "session"
                     bundle.openSession(SessionOptions(threads = 1)).use { session ->
                         stage = "read"
-                        session.generate(LongArray(8) { it.toLong() }, GenerationOptions(1)).toList()
+                        session
+                            .generate(
+                                LongArray(8) { it.toLong() },
+                                GenerationOptions(1),
+                            ).toList()
                     }
                 }
             }.exceptionOrNull() ?: return "was accepted"

@@ -15,7 +15,8 @@ class ParityTest {
                 bundle.openSession(SessionOptions(threads = 1)).use { session ->
                     val results = ParityCheck(bundle, session).run().toList()
                     val golden = bundle.golden()
-                    val cases = golden.cases.map { it.name } + listOf("rows").filter { golden.rows.any() }
+                    val cases =
+                        golden.cases.map { it.name } + listOf("rows").filter { golden.rows.any() }
                     assertEquals(cases.toSet(), results.map { it.case }.toSet(), folder.name)
                     assertTrue(
                         results.all { it.verdict == expected(bundle, it.what) },
@@ -30,7 +31,10 @@ class ParityTest {
         what: String,
     ): ParityVerdict {
         val alwaysComparable = what == "row bytes" || what == "tokenizer"
-        val float32 = bundle.manifest.backends.getValue("onnx").isFloat32
+        val float32 =
+            bundle.manifest.backends
+                .getValue("onnx")
+                .isFloat32
         return if (alwaysComparable || float32) {
             ParityVerdict.PASSED
         } else {
@@ -53,7 +57,9 @@ class ParityTest {
             val bundle = MolkvBundle.open(folder, verifyChecksums = false)
             bundle.openSession().use { session ->
                 val failed =
-                    ParityCheck(bundle, session).run().toList()
+                    ParityCheck(bundle, session)
+                        .run()
+                        .toList()
                         .filter { it.verdict == ParityVerdict.FAILED }
                 assertEquals(listOf("greedy tokens"), failed.map { it.what })
             }

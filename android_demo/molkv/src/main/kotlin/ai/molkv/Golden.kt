@@ -86,9 +86,12 @@ internal class GoldenReader(
         json.fields(setOf("token_id", "bytes_sha256", "dequantized_sha256")) { name ->
             when (name) {
                 "token_id" -> tokenId = json.integer()
+
                 "bytes_sha256" -> digest = json.text()
+
                 // Nothing here dequantizes rows: the operator works on them as they are stored.
                 "dequantized_sha256" -> json.text()
+
                 else -> json.unknown(name)
             }
         }
@@ -121,7 +124,15 @@ internal class GoldenReader(
         }
         val (sampling, ids) = sampled
         return GoldenCase(
-            name, text, promptIds, tolerance, logits, greedy, greedyText, sampling, ids,
+            name,
+            text,
+            promptIds,
+            tolerance,
+            logits,
+            greedy,
+            greedyText,
+            sampling,
+            ids,
         )
     }
 

@@ -143,7 +143,10 @@ internal class JsonRecord private constructor(
         ): Result {
             val text =
                 try {
-                    Charsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(content)).toString()
+                    Charsets.UTF_8
+                        .newDecoder()
+                        .decode(ByteBuffer.wrap(content))
+                        .toString()
                 } catch (_: CharacterCodingException) {
                     throw BundleException("$place: is no UTF-8", "copy the bundle again")
                 }
@@ -151,7 +154,11 @@ internal class JsonRecord private constructor(
             val record = JsonRecord(place, reader)
             try {
                 val result = read(record)
-                if (reader.peek() != JsonToken.END_DOCUMENT) record.refuse("has more than one value")
+                if (reader.peek() !=
+                    JsonToken.END_DOCUMENT
+                ) {
+                    record.refuse("has more than one value")
+                }
                 return result
             } catch (_: EOFException) {
                 record.refuse("is cut off: the JSON ends too early")

@@ -25,17 +25,28 @@ internal class ManifestReader(
         json.fields(REQUIRED) { name ->
             when (name) {
                 "schema_version" -> json.integer()
+
                 "producer" -> json.map(json::text)
+
                 "identity" -> identity = json.text()
+
                 "model" -> model = model(json)
+
                 "quantization" -> precision = quantization(json)
+
                 "experts" -> experts = json.list(json::text)
+
                 "backends" -> backends = json.map { backend(json) }
+
                 "tokenizer" -> tokenizer = json.nullable { tokenizer(json) }
+
                 "golden" -> golden = json.text()
+
                 "files" -> files = json.list { file(json) }
+
                 // The exporter's verdict; ParityCheck makes this device's own.
                 "parity" -> json.skip()
+
                 else -> json.unknown(name)
             }
         }
@@ -116,7 +127,14 @@ internal class ManifestReader(
 
     private fun checkListed(manifest: Manifest) {
         val named = manifest.experts + manifest.golden + manifest.backends.values.map { it.graph }
-        val listed = manifest.files.flatMap { listOf(it.name, it.name.substringBefore("/")) }.toSet()
+        val listed =
+            manifest.files
+                .flatMap {
+                    listOf(
+                        it.name,
+                        it.name.substringBefore("/"),
+                    )
+                }.toSet()
         val tokenizer = listOfNotNull(manifest.tokenizer?.file)
         val missing = (named + tokenizer).firstOrNull { it !in listed } ?: return
         throw BundleException("$place: files does not list '$missing'", "export again")
@@ -131,8 +149,9 @@ internal class ManifestReader(
         private val REQUIRED =
             setOf("schema_version", "producer", "identity", "model", "quantization", "experts") +
                 setOf("backends", "tokenizer", "golden", "files")
-        private val MODEL_TEXTS = setOf("model_type", "architecture", "feed_forward") +
-            "expert_scoring"
+        private val MODEL_TEXTS =
+            setOf("model_type", "architecture", "feed_forward") +
+                "expert_scoring"
         private val MODEL_NUMBERS = setOf("rope_theta", "rms_norm_eps")
         private val MODEL_INTEGERS =
             setOf("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers") +
@@ -169,7 +188,11 @@ internal class ManifestReader(
             known: Set<String>,
         ): String {
             val value = json.text()
-            if (value !in known) json.refuse("$name is '$value', not one of ${known.joinToString()}")
+            if (value !in
+                known
+            ) {
+                json.refuse("$name is '$value', not one of ${known.joinToString()}")
+            }
             return value
         }
 

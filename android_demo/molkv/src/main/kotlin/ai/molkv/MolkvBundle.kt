@@ -11,6 +11,7 @@ import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.withContext
 import java.io.File
+import java.io.FileNotFoundException
 import java.io.IOException
 import kotlin.coroutines.coroutineContext
 
@@ -217,7 +218,11 @@ public class MolkvBundle private constructor(
                 val check = FileCheck(files) { context.ensureActive() }
                 manifest.files.forEach(check::size)
                 if (verifyChecksums) {
-                    manifest.files.filter { it.name !in manifest.experts }.forEach { check.digest(it) }
+                    manifest.files.filter { it.name !in manifest.experts }.forEach {
+                        check.digest(
+                            it,
+                        )
+                    }
                 }
                 MolkvBundle(files, manifest)
             }
@@ -244,9 +249,10 @@ public class MolkvBundle private constructor(
             place: String,
             error: IOException,
         ): BundleException {
-            val missing = error is java.io.FileNotFoundException || error is java.nio.file.NoSuchFileException
             val reason = error.message.orEmpty()
-            return if (missing && "No such file" in reason || reason == place) {
+            val missing = error is FileNotFoundException && "No such file" in reason
+            // Android's assets say no more than the name.
+            return if (missing || place.endsWith("/$reason")) {
                 BundleException("$place: file is missing", "check the path", error)
             } else {
                 BundleException("$place: cannot be read: $reason", "copy the bundle again", error)

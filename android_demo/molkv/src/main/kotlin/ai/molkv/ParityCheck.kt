@@ -80,7 +80,11 @@ public class ParityCheck(
         val same = ids.contentEquals(case.promptIds)
         val expected = case.promptIds.toList()
         return result(
-            case.name, "tokenizer", same, "${ids.size} ids", "${ids.toList()} instead of $expected",
+            case.name,
+            "tokenizer",
+            same,
+            "${ids.size} ids",
+            "${ids.toList()} instead of $expected",
         )
     }
 
@@ -111,7 +115,12 @@ public class ParityCheck(
         val sum = logits.sumOf { it.toDouble() }
         val squares = logits.sumOf { it.toDouble() * it }
         val differences =
-            recorded.tokenIds.mapIndexed { place, id -> logits[id.toInt()] - recorded.values[place] } +
+            recorded.tokenIds.mapIndexed {
+                place,
+                id,
+                ->
+                logits[id.toInt()] - recorded.values[place]
+            } +
                 (sum / logits.size - recorded.mean) +
                 (sqrt(squares / logits.size) - recorded.rootMeanSquare)
         return differences.fold(0.0) { worst, difference ->
@@ -133,7 +142,11 @@ public class ParityCheck(
         val sameText = text == null || !session.hasTokenizer || streamed == text
         val different = "$ids, “$streamed” instead of ${expected.toList()}, “$text”"
         return result(
-            case.name, what, ids == expected.toList() && sameText, "${ids.size} tokens", different,
+            case.name,
+            what,
+            ids == expected.toList() && sameText,
+            "${ids.size} tokens",
+            different,
         )
     }
 

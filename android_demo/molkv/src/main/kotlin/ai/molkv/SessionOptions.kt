@@ -36,8 +36,10 @@ public data class SessionOptions(
     internal fun threadsFor(hiddenSize: Int): Int =
         when {
             threads > 0 -> threads
+
             // The products of a narrow model are so short that threads mostly wait for each other.
             hiddenSize <= NARROW -> 1
+
             // More would run on a phone's slow cores, for which the fast ones then wait.
             else -> Runtime.getRuntime().availableProcessors().coerceAtMost(MOST_THREADS)
         }

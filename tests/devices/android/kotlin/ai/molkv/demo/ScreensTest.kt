@@ -12,10 +12,10 @@ import android.view.ViewGroup
 import android.widget.Button
 import android.widget.RadioButton
 import android.widget.TextView
+import kotlinx.coroutines.delay
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.withContext
 import kotlinx.coroutines.withTimeout
-import kotlinx.coroutines.delay
 import org.junit.After
 import org.junit.Before
 import org.junit.Test
@@ -67,7 +67,14 @@ class ScreensTest {
         assertTrue(screen.press(R.id.generate))
         until { screen.text(R.id.statistics).isNotEmpty() && !application.model.state.value.busy }
         assertTrue(screen.text(R.id.answer).isNotEmpty())
-        for (figure in listOf("prefill", "decode", "first token", "lookup", "bytes read", "memory")) {
+        for (figure in listOf(
+            "prefill",
+            "decode",
+            "first token",
+            "lookup",
+            "bytes read",
+            "memory",
+        )) {
             assertTrue(figure in screen.text(R.id.statistics), screen.text(R.id.statistics))
         }
     }
@@ -134,9 +141,18 @@ class ScreensTest {
         val screen = show(ParityActivity())
         screen.press(R.id.run_parity)
         until { screen.text(R.id.results).isNotEmpty() && !application.model.state.value.busy }
-        until { screen.text(R.id.results).lines().size == application.model.state.value.results.size }
+        until {
+            screen
+                .text(
+                    R.id.results,
+                ).lines()
+                .size == application.model.state.value.results.size
+        }
         val lines = screen.text(R.id.results).lines()
-        assertTrue(lines.size > 4 && lines.all { it.startsWith("pass: ") }, lines.joinToString("\n"))
+        assertTrue(
+            lines.size > 4 && lines.all { it.startsWith("pass: ") },
+            lines.joinToString("\n"),
+        )
     }
 
     @Test
@@ -145,12 +161,22 @@ class ScreensTest {
         val screen = show(BenchmarkActivity())
         assertFalse(screen.findViewById<View>(R.id.copy_csv).isEnabled)
         screen.press(R.id.run_benchmark)
-        until { application.model.state.value.runs.size == 5 && !application.model.state.value.busy }
+        until {
+            application.model.state.value.runs.size == 5 && !application.model.state.value.busy
+        }
         until { screen.findViewById<View>(R.id.copy_csv).isEnabled }
         screen.press(R.id.copy_csv)
         val clipboard = screen.getSystemService(Context.CLIPBOARD_SERVICE) as ClipboardManager
-        val lines = clipboard.fakeClip.text.trim().lines()
-        assertEquals(listOf("run", "1", "2", "3", "4", "5", "average", "min", "max"), lines.map { it.substringBefore(",") })
+        val lines =
+            clipboard.fakeClip.text
+                .trim()
+                .lines()
+        assertEquals(
+            listOf("run", "1", "2", "3", "4", "5", "average", "min", "max"),
+            lines.map {
+                it.substringBefore(",")
+            },
+        )
         assertEquals(setOf(7), lines.map { it.split(",").size }.toSet())
         assertTrue("decode tokens/s" in screen.text(R.id.figures))
     }
@@ -163,12 +189,18 @@ class ScreensTest {
         assertEquals(Intent.ACTION_OPEN_DOCUMENT_TREE, screen.fakeStarted.single().action)
         val picked = Intent("").setData(Uri.parse(TestFiles.bundle("plain").path))
         onMain { screen.fakeResult(BundlesActivity.PICKED, picked) }
-        until { application.model.state.value.bundle.endsWith("bundles/plain") }
+        until {
+            application.model.state.value.bundle
+                .endsWith("bundles/plain")
+        }
         until { !application.model.state.value.busy }
         val list = screen.findViewById<ViewGroup>(R.id.list)
         until { list.fakeChildren.size == 2 }
         onMain { (list.fakeChildren.last() as Button).performClick() }
-        until { application.model.state.value.bundle.endsWith("external/small") }
+        until {
+            application.model.state.value.bundle
+                .endsWith("external/small")
+        }
         until { !application.model.state.value.busy }
     }
 
@@ -177,23 +209,44 @@ class ScreensTest {
         ready()
         val screen = show(BundlesActivity())
         val folder = File.createTempFile("no", "bundle").apply { delete() }.apply { mkdirs() }
-        onMain { screen.fakeResult(BundlesActivity.PICKED, Intent("").setData(Uri.parse(folder.path))) }
+        onMain {
+            screen.fakeResult(
+                BundlesActivity.PICKED,
+                Intent("").setData(Uri.parse(folder.path)),
+            )
+        }
         until { "so it is no bundle" in screen.text(R.id.message) }
     }
 
     @Test
     fun everyControlCanBeReadAloud() {
-        for (screen in listOf(MainActivity(), BundlesActivity(), SettingsActivity(), BenchmarkActivity(), ParityActivity())) {
+        for (screen in listOf(
+            MainActivity(),
+            BundlesActivity(),
+            SettingsActivity(),
+            BenchmarkActivity(),
+            ParityActivity(),
+        )) {
             show(screen)
-            val unnamed = views(screen.fakeContent()).filter { it.id != 0 && name(it).isBlank() && needsName(it) }
-            assertEquals(emptyList(), unnamed.map { "${screen.javaClass.simpleName}: ${it.javaClass}" })
+            val unnamed =
+                views(screen.fakeContent()).filter {
+                    it.id != 0 && name(it).isBlank() &&
+                        needsName(it)
+                }
+            assertEquals(
+                emptyList(),
+                unnamed.map { "${screen.javaClass.simpleName}: ${it.javaClass}" },
+            )
         }
     }
 
-    private fun needsName(view: View) = view is Button || view.javaClass.simpleName in setOf("EditText", "ProgressBar")
+    private fun needsName(view: View) =
+        view is Button || view.javaClass.simpleName in setOf("EditText", "ProgressBar")
 
     private fun name(view: View) =
-        "${view.contentDescription ?: ""}${(view as? TextView)?.let { "${it.text}${it.hint}" } ?: ""}"
+        "${view.contentDescription ?: ""}${(view as? TextView)?.let {
+            "${it.text}${it.hint}"
+        } ?: ""}"
 
     private fun views(view: View): List<View> =
         listOf(view) + ((view as? ViewGroup)?.fakeChildren?.flatMap(::views) ?: emptyList())

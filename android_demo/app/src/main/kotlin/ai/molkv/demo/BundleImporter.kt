@@ -37,7 +37,11 @@ class BundleImporter(
 ) {
     /** The bundles that are complete. */
     fun bundles(): List<File> =
-        folder.listFiles().orEmpty().filter { it.resolve(MANIFEST).isFile }.sorted()
+        folder
+            .listFiles()
+            .orEmpty()
+            .filter { it.resolve(MANIFEST).isFile }
+            .sorted()
 
     /**
      * @param progress called with thousandths, not on the main thread

@@ -56,7 +56,10 @@ class DemoApplication : Application() {
 
     private fun storedSettings(): Settings {
         val defaults = Settings().toTexts()
-        val texts = defaults.mapValues { (name, text) -> preferences().getString(name, text) ?: text }
+        val texts =
+            defaults.mapValues { (name, text) ->
+                preferences().getString(name, text) ?: text
+            }
         // What an older version stored may not be usable any more.
         return runCatching { Settings.of(texts) }.getOrDefault(Settings())
     }

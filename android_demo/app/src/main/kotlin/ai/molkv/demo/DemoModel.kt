@@ -80,7 +80,9 @@ class DemoModel(
     fun benchmark(): Unit =
         work("measuring") {
             states.update { it.copy(runs = emptyList()) }
-            Benchmark(session()).run().collect { run -> states.update { it.copy(runs = it.runs + run) } }
+            Benchmark(session()).run().collect { run ->
+                states.update { it.copy(runs = it.runs + run) }
+            }
         }
 
     fun checkParity(): Unit =
@@ -100,7 +102,9 @@ class DemoModel(
         work("copying") {
             val files =
                 try {
-                    importer.copy(source) { permille -> states.update { it.copy(progress = permille) } }
+                    importer.copy(
+                        source,
+                    ) { permille -> states.update { it.copy(progress = permille) } }
                 } finally {
                     states.update { it.copy(progress = null) }
                 }

@@ -20,7 +20,11 @@ class PickedFolder(
     private val entries: Map<String, Entry> by lazy { list() }
 
     override val name: String
-        get() = tree.lastPathSegment.orEmpty().substringAfterLast('/').substringAfterLast(':')
+        get() =
+            tree.lastPathSegment
+                .orEmpty()
+                .substringAfterLast('/')
+                .substringAfterLast(':')
 
     override fun files(): Map<String, Long> = entries.mapValues { it.value.size }
 

@@ -51,7 +51,12 @@ data class Settings(
             }
             val sampling =
                 Sampling(
-                    temperature = value(TEMPERATURE) { it.toDoubleOrNull()?.takeIf { t -> t >= 0 } },
+                    temperature =
+                        value(TEMPERATURE) {
+                            it.toDoubleOrNull()?.takeIf { t ->
+                                t >= 0
+                            }
+                        },
                     topK = value(TOP_K) { it.toIntOrNull()?.takeIf { k -> k >= 0 } },
                     topP = value(TOP_P) { it.toDoubleOrNull()?.takeIf { p -> p > 0 && p <= 1 } },
                     minP = value(MIN_P) { it.toDoubleOrNull()?.takeIf { p -> p in 0.0..1.0 } },

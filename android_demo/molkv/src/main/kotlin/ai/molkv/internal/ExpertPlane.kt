@@ -62,21 +62,29 @@ internal class ExpertPlane(
             val width = model.hiddenSize
             val values =
                 when (precision) {
-                    "int4" ->
+                    "int4" -> {
                         listOf(
                             // Two elements a byte, and a scale for each group.
                             plane(VALUES, PlaneKind.VALUES, OnnxJavaType.UINT8, width / 2),
                             plane(
-                                SCALES, PlaneKind.VALUE_SCALES, OnnxJavaType.FLOAT16,
+                                SCALES,
+                                PlaneKind.VALUE_SCALES,
+                                OnnxJavaType.FLOAT16,
                                 width / INT4_GROUP,
                             ),
                         )
-                    "int8" ->
+                    }
+
+                    "int8" -> {
                         listOf(
                             plane(VALUES, PlaneKind.VALUES, stored, width),
                             scales(SCALES, PlaneKind.VALUE_SCALES),
                         )
-                    else -> listOf(plane(VALUES, PlaneKind.VALUES, stored, width))
+                    }
+
+                    else -> {
+                        listOf(plane(VALUES, PlaneKind.VALUES, stored, width))
+                    }
                 }
             return keys + values
         }

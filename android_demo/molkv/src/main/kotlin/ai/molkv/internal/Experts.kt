@@ -79,7 +79,11 @@ internal class ExpertBlob private constructor(
             ExpertBlob(
                 typed {
                     Native.blobOpenDescriptor(
-                        region.descriptor, region.offset, region.length, readers, resident,
+                        region.descriptor,
+                        region.offset,
+                        region.length,
+                        readers,
+                        resident,
                     )
                 },
             )
@@ -129,5 +133,4 @@ internal class ExpertWindow(
     }
 }
 
-internal fun hexadecimal(bytes: ByteArray): String =
-    bytes.joinToString("") { "%02x".format(it) }
+internal fun hexadecimal(bytes: ByteArray): String = bytes.joinToString("") { "%02x".format(it) }

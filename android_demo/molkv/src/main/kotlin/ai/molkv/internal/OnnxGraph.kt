@@ -145,7 +145,9 @@ internal class OnnxGraph(
         val type =
             when (precision) {
                 "fp32" -> OnnxJavaType.FLOAT
+
                 "int8" -> OnnxJavaType.INT8
+
                 else -> throw BundleException(
                     "manifest.json: backends.onnx.cache is $precision",
                     "export with fp32 or int8",
@@ -174,7 +176,11 @@ internal class OnnxGraph(
         if (window == null) return emptyMap()
         return planes.associate { plane ->
             val memory = window.plane(plane)
-            val rowBytes = plane.rowShape.fold(plane.type.size.toLong()) { bytes, size -> bytes * size }
+            val rowBytes =
+                plane.rowShape.fold(plane.type.size.toLong()) { bytes, size ->
+                    bytes *
+                        size
+                }
             val shape = longArrayOf(memory.remaining() / rowBytes, *plane.rowShape)
             plane.input to owner.own(tensor(memory, shape, plane.type))
         }
@@ -209,7 +215,8 @@ internal class OnnxGraph(
             }
             inputs = named + cacheInputs
             val shape = longArrayOf(1, logitsRows.toLong(), model.vocabSize)
-            outputs = cacheOutputs + ("logits" to owner.own(tensor(logits, shape, OnnxJavaType.FLOAT)))
+            outputs =
+                cacheOutputs + ("logits" to owner.own(tensor(logits, shape, OnnxJavaType.FLOAT)))
         }
 
         fun fill(
