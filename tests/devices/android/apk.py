@@ -1,7 +1,8 @@
 """Assembles the demo's APK without Gradle: the same sources, resources, libraries and assets.
 
 Debian's aapt2, zipalign and apksigner do what Gradle's plugin has them do. In place of D8, which is
-in no registry that the tests use, stand ProGuard's shrinker and the older dexer dx.
+in no registry that the tests use, stand ProGuard, which shrinks and translates to Java 7, and the
+older dexer dx.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _DEXER: Final = "tns-android@6.5.3"
 _KEPT: Final = """
 -dontoptimize
 -dontobfuscate
+-dontpreverify
+-target 1.7
 -ignorewarnings
 -dontwarn **
 -dontnote **
@@ -48,12 +51,11 @@ def shrink(app: App) -> Path:
         rules = jar.with_suffix(".pro")
         consumer = (DEMO / "molkv" / "consumer-rules.pro").read_text()
         ours = [app.classes, app.resources, app.library.library]
-        inputs = "".join(f"-injars {path}(!META-INF/**)\n" for path in (*ours, *runtime_jars()))
-        java = "".join(
-            f"-libraryjars <java.home>/jmods/{module}.jmod(!**.jar;!module-info.class)\n"
-            for module in ("java.base", "java.logging")
-        )
-        outputs = f"-libraryjars {app.android}\n{java}-outjars {jar}\n"
+        shipped = [*ours, *runtime_jars()[:-1], jar.with_suffix(".onnxruntime.jar")]
+        # ProGuard reads Java 13 at most, and ONNX Runtime's classes have nothing that is newer.
+        _limit_version(runtime_jars()[-1], shipped[-1], 57)
+        inputs = "".join(f"-injars {path}(!META-INF/**)\n" for path in shipped)
+        outputs = f"-libraryjars {app.android}\n-outjars {jar}\n"
         rules.write_text(inputs + outputs + _KEPT + consumer)
         _run("proguard", f"@{rules}")
 
@@ -65,14 +67,7 @@ def dex(classes: Path) -> Path:
 
     def make(target: Path) -> None:
         old = target.with_suffix(".old.jar")
-        with zipfile.ZipFile(classes) as source, zipfile.ZipFile(old, "w") as copy:
-            for name in source.namelist():
-                if name.endswith(".class"):
-                    content = bytearray(source.read(name))
-                    # dx knows Java 7's number; what it would refuse of Java 8 is not in there.
-                    (version,) = struct.unpack_from(">H", content, 6)
-                    struct.pack_into(">H", content, 6, min(version, 51))
-                    copy.writestr(name, bytes(content))
+        _limit_version(classes, old, 51)  # all that is in there since Java 8 was translated
         dexer = npm_package(_DEXER, "dx", "android-metadata-generator.jar")
         (jar,) = dexer.rglob("android-metadata-generator.jar")
         command = [*("java", *JAVA_OPTIONS, "-cp", str(jar), "com.android.dx.command.Main")]
@@ -128,6 +123,17 @@ def classes_of(apk: Path, folder: Path) -> Path:
     jar = folder / "from-dex.jar"
     _run("enjarify", str(apk), "-o", str(jar), "-f")
     return jar
+
+
+def _limit_version(jar: Path, copy: Path, newest: int) -> None:
+    """Copies classes that claim to be of a Java version at most."""
+    with zipfile.ZipFile(jar) as source, zipfile.ZipFile(copy, "w") as target:
+        for name in source.namelist():
+            if name.endswith(".class"):
+                content = bytearray(source.read(name))
+                (version,) = struct.unpack_from(">H", content, 6)
+                struct.pack_into(">H", content, 6, min(version, newest))
+                target.writestr(name, bytes(content))
 
 
 def _run(*command: str) -> None:

@@ -86,7 +86,7 @@ class DescriptorTest {
             val (file, places) = container()
             ParcelFileDescriptor.open(file, ParcelFileDescriptor.MODE_READ_ONLY).use { descriptor ->
                 val blob = places.getValue("experts.molkv")
-                val moved = places + ("experts.molkv" to blob.first - 1 until blob.last)
+                val moved = places + ("experts.molkv" to (blob.first - 1 until blob.last))
                 val error =
                     assertFailsWith<BlobFormatException> {
                         MolkvBundle.open(files(descriptor, moved)).openSession()
