@@ -121,7 +121,8 @@ def _add_on_page(content: zipfile.ZipFile, file: Path, name: str) -> None:
 def classes_of(apk: Path, folder: Path) -> Path:
     """The APK's dex code, turned back into Java classes."""
     jar = folder / "from-dex.jar"
-    _run("enjarify", str(apk), "-o", str(jar), "-f")
+    # Debian's package is there for Debian's own Python.
+    _run("env", "PYTHON=/usr/bin/python3", "enjarify", str(apk), "-o", str(jar), "-f")
     return jar
 
 

@@ -72,9 +72,12 @@ def build_app() -> App:
     tests = kotlin_sources(TESTS / "ai" / "molkv" / "demo")
     test_jar = built(
         "app-tests",
-        [*tests, classes],
+        [*tests, classes, library.tests],
         lambda jar: compile_kotlin(
-            tests, jar, [classes, *libraries, *test_jars()], f"-Xfriend-paths={classes}"
+            tests,
+            jar,
+            [classes, library.tests, *libraries, *test_jars()],
+            f"-Xfriend-paths={classes},{library.tests}",
         ),
     )
     return App(classes, test_jar, resources, android, library)
