@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from tests.devices.android.toolchain import (
     DEMO,
     compile_kotlin,
+    digest_of,
     kotlin_sources,
     locked,
     runtime_jars,
@@ -62,11 +62,8 @@ def build_library(android: Path) -> Library:
 
 def built(name: str, sources: list[Path], build: Callable[[Path], None]) -> Path:
     """A jar, built anew if what it is made from changed."""
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(source.read_bytes())
     with locked(name) as folder:
-        jar = folder / f"{digest.hexdigest()[:16]}.jar"
+        jar = folder / f"{digest_of(sources)}.jar"
         if not jar.exists():
             folder.mkdir(exist_ok=True)
             for old in folder.glob("*.jar"):

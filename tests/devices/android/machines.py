@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.devices.android.bionic_library import build_bionic, copy_for_glibc
+from tests.devices.android.bionic_library import BIONIC, build_bionic, copy_for_glibc
 from tests.devices.android.toolchain import (
     DEMO,
     JAVA_HEADERS,
     JAVA_OPTIONS,
     classpath,
+    digest_of,
     locked,
     onnxruntime_aar,
 )
@@ -103,7 +104,7 @@ def emulated_arm64() -> Machine:
     toolchain = (f"-DCMAKE_TOOLCHAIN_FILE={ARM64_TOOLCHAIN}",)
     libraries = _libraries("arm64-v8a", "aarch64-linux-gnu-gcc", toolchain)
     system = _arm64_system()
-    (java,) = system.glob("usr/lib/jvm/java-*-openjdk-arm64/bin/java")
+    java = system / "usr" / "lib" / "jvm" / "java-17-openjdk-arm64" / "bin" / "java"
     emulator = ("qemu-aarch64-static", "-cpu", "max", "-L", str(system))
     return Machine("arm64-v8a", (*emulator, str(java)), libraries)
 
@@ -119,13 +120,19 @@ def _libraries(abi: str, compiler: str, options: tuple[str, ...]) -> Path:
             )
         targets = ("--target", "molkv_jni", "molkv_ort")
         run_politely(CMAKE, "--build", build, "--parallel", "2", *targets)
-        folder = build / "libraries"
-        folder.mkdir(exist_ok=True)
-        for name in _OURS:
-            shutil.copy2(build / name, folder)
-        build_bionic(folder, compiler)
-        for name in _ONNXRUNTIME:
-            copy_for_glibc(onnxruntime_aar() / "jni" / abi / name, folder / name)
+        sources = [*(build / name for name in _OURS), BIONIC]
+        folder = build / f"libraries-{digest_of(sources)}"
+        # Never written in place: another worker may be running them.
+        if not folder.exists():
+            partial = build / "libraries.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            for name in _OURS:
+                shutil.copy2(build / name, partial)
+            build_bionic(partial, compiler)
+            for name in _ONNXRUNTIME:
+                copy_for_glibc(onnxruntime_aar() / "jni" / abi / name, partial / name)
+            partial.rename(folder)
         return folder
 
 

@@ -8,6 +8,7 @@ ONNX Runtime with npm's `com.github.asus4.onnxruntime`, Gson and JUnit from Debi
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -92,6 +93,14 @@ def onnxruntime_aar() -> Path:
                         archive.extract(member, partial)
             partial.rename(folder)
         return folder
+
+
+def digest_of(files: list[Path]) -> str:
+    """Of all contents, to name what is made from them."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def runtime_jars() -> list[Path]:

@@ -159,7 +159,7 @@ class ScreensTest {
     fun theBenchmarkIsCopiedAsCsv() {
         ready()
         val screen = show(BenchmarkActivity())
-        assertFalse(screen.findViewById<View>(R.id.copy_csv).isEnabled)
+        until { !screen.findViewById<View>(R.id.copy_csv).isEnabled }
         screen.press(R.id.run_benchmark)
         until {
             application.model.state.value.runs.size == 5 && !application.model.state.value.busy
@@ -208,7 +208,7 @@ class ScreensTest {
     fun aFolderThatIsNoBundleIsExplained() {
         ready()
         val screen = show(BundlesActivity())
-        val folder = File.createTempFile("no", "bundle").apply { delete() }.apply { mkdirs() }
+        val folder = File.createTempFile("none", "bundle").apply { delete() }.apply { mkdirs() }
         onMain {
             screen.fakeResult(
                 BundlesActivity.PICKED,
