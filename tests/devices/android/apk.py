@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.devices.android.app import link_resources
+from tests.devices.android.app import link_resources, uncompressed
 from tests.devices.android.library import built
 from tests.devices.android.toolchain import (
     DEMO,
@@ -82,14 +82,16 @@ def dex(classes: Path) -> Path:
 
 def assemble(app: App, bundle: Path, machines: list[Machine], folder: Path) -> Path:
     """Writes a signed APK with a bundle and the libraries of all ABIs."""
-    assets = folder / "assets"
-    shutil.copytree(bundle, assets / "bundle")
     unaligned, unsigned, apk = (
         folder / f"{name}.apk" for name in ("unaligned", "unsigned", "demo")
     )
-    link_resources(unaligned, assets=assets)
+    link_resources(unaligned)
     with zipfile.ZipFile(unaligned, "a") as content:
         content.write(dex(shrink(app)), "classes.dex", zipfile.ZIP_DEFLATED)
+        for file in sorted(bundle.iterdir()):
+            stored = file.suffix[1:] in uncompressed()
+            method = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+            content.write(file, f"assets/bundle/{file.name}", method)
     _run("zipalign", "-f", "4", str(unaligned), str(unsigned))
     with zipfile.ZipFile(unsigned, "a") as content:
         for machine in machines:

@@ -83,7 +83,7 @@ def build_app() -> App:
     return App(classes, test_jar, resources, android, library)
 
 
-def link_resources(apk: Path, *, java: Path | None = None, assets: Path | None = None) -> None:
+def link_resources(apk: Path, *, java: Path | None = None) -> None:
     """Writes an APK with the manifest and the resources, as Gradle's plugin would merge them."""
     work = apk.with_suffix(".resources")
     shutil.rmtree(work, ignore_errors=True)
@@ -97,12 +97,8 @@ def link_resources(apk: Path, *, java: Path | None = None, assets: Path | None =
     numbers = versions()
     command += ["--min-sdk-version", numbers["minSdk"], "--target-sdk-version"]
     command += [numbers["targetSdk"], "--version-code", "1", "--version-name", "0.1.0"]
-    for suffix in uncompressed():
-        command += ["-0", suffix]
     if java is not None:
         command += ["--java", str(java)]
-    if assets is not None:
-        command += ["-A", str(assets)]
     subprocess.run([*command, "-o", str(apk), str(compiled)], check=True)
 
 

@@ -21,7 +21,6 @@ import org.junit.Before
 import org.junit.Test
 import java.io.File
 import kotlin.test.assertEquals
-import kotlin.test.assertFalse
 import kotlin.test.assertTrue
 
 /** The screens, by what a person sees and presses, on fakes of Android's classes. */
@@ -99,7 +98,7 @@ class ScreensTest {
         screen.press(R.id.generate)
         screen.press(R.id.stop)
         until { !application.model.state.value.busy }
-        assertFalse(screen.findViewById<View>(R.id.stop).isEnabled)
+        until { !screen.findViewById<View>(R.id.stop).isEnabled }
     }
 
     @Test
