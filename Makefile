@@ -74,7 +74,7 @@ packages = dpkg-query --show $(1) >/dev/null 2>&1 || { \
 # follows it compile, package and run the Android demo.
 PACKAGES := libgtest-dev clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user-static \
 	nlohmann-json3-dev libcli11-dev libssl-dev strace \
-	openjdk-17-jdk-headless mmdebstrap junit4 libgoogle-gson-java aapt apksigner zipalign \
+	default-jdk-headless mmdebstrap junit4 libgoogle-gson-java aapt apksigner zipalign \
 	android-framework-res dexdump proguard-cli enjarify
 
 .PHONY: compiler system-packages

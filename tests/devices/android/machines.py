@@ -104,7 +104,8 @@ def emulated_arm64() -> Machine:
     toolchain = (f"-DCMAKE_TOOLCHAIN_FILE={ARM64_TOOLCHAIN}",)
     libraries = _libraries("arm64-v8a", "aarch64-linux-gnu-gcc", toolchain)
     system = _arm64_system()
-    java = system / "usr" / "lib" / "jvm" / "java-17-openjdk-arm64" / "bin" / "java"
+    homes = system.glob("usr/lib/jvm/java-*-openjdk-arm64")
+    (java,) = (home / "bin" / "java" for home in homes if not home.is_symlink())
     emulator = ("qemu-aarch64-static", "-cpu", "max", "-L", str(system))
     return Machine("arm64-v8a", (*emulator, str(java)), libraries)
 
@@ -144,7 +145,7 @@ def _arm64_system() -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             release = Path("/etc/os-release").read_text()
             (codename,) = re.findall(r"^VERSION_CODENAME=(\w+)$", release, re.MULTILINE)
-            packages = "openjdk-17-jre-headless,libstdc++6,libc6,zlib1g"
+            packages = "default-jre-headless,libstdc++6,libc6,zlib1g"
             subprocess.run(
                 [
                     *("mmdebstrap", "--quiet", "--mode=root", "--arch=arm64"),
