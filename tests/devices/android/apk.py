@@ -40,6 +40,15 @@ _KEPT: Final = """
 -keepattributes *
 -keep class ai.molkv.** { *; }
 """
+# What the test that runs the APK's code calls of the libraries in it, and the app does not.
+_KEPT_FOR_TEST: Final = """
+-keep class kotlinx.coroutines.BuildersKt { *; }
+-keep class kotlinx.coroutines.flow.FlowKt { *; }
+-keep class kotlin.collections.CollectionsKt { *; }
+-keep class kotlin.jvm.internal.** { *; }
+-keep class kotlin.jdk7.AutoCloseableKt { *; }
+-keep class kotlin.AutoCloseableKt { *; }
+"""
 # Also of devices whose memory pages have 16 KiB.
 PAGE: Final = 16384
 
@@ -56,7 +65,7 @@ def shrink(app: App) -> Path:
         _limit_version(runtime_jars()[-1], shipped[-1], 57)
         inputs = "".join(f"-injars {path}(!META-INF/**)\n" for path in shipped)
         outputs = f"-libraryjars {app.android}\n-outjars {jar}\n"
-        rules.write_text(inputs + outputs + _KEPT + consumer)
+        rules.write_text(inputs + outputs + _KEPT + _KEPT_FOR_TEST + consumer)
         _run("proguard", f"@{rules}")
 
     return built("shrunk", [app.classes, app.library.library, Path(__file__)], make)
