@@ -83,7 +83,7 @@ def dex(classes: Path) -> Path:
         folder = target.with_suffix(".dex")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        _run(*command, "--dex", f"--output={folder / 'classes.dex'}", str(old))
+        _run(*command, "--dex", "--no-locals", f"--output={folder / 'classes.dex'}", str(old))
         shutil.copy2(folder / "classes.dex", target)
 
     return built("dex", [classes, Path(__file__)], make)
