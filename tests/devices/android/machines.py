@@ -58,7 +58,7 @@ class Machine:
     libraries: Path
 
     def run(
-        self, jars: list[Path], *arguments: str, seconds: int = 280
+        self, jars: list[Path], *arguments: str, seconds: int = 600
     ) -> subprocess.CompletedProcess[str]:
         """Runs a Java program; its exit status is the caller's to judge."""
         command = [
