@@ -40,15 +40,6 @@ _KEPT: Final = """
 -keepattributes *
 -keep class ai.molkv.** { *; }
 """
-# What the test that runs the APK's code calls of the libraries in it, and the app does not.
-_KEPT_FOR_TEST: Final = """
--keep class kotlinx.coroutines.BuildersKt { *; }
--keep class kotlinx.coroutines.flow.FlowKt { *; }
--keep class kotlin.collections.CollectionsKt { *; }
--keep class kotlin.jvm.internal.** { *; }
--keep class kotlin.jdk7.AutoCloseableKt { *; }
--keep class kotlin.AutoCloseableKt { *; }
-"""
 # Also of devices whose memory pages have 16 KiB.
 PAGE: Final = 16384
 
@@ -65,7 +56,7 @@ def shrink(app: App) -> Path:
         _limit_version(runtime_jars()[-1], shipped[-1], 57)
         inputs = "".join(f"-injars {path}(!META-INF/**)\n" for path in shipped)
         outputs = f"-libraryjars {app.android}\n-outjars {jar}\n"
-        rules.write_text(inputs + outputs + _KEPT + _KEPT_FOR_TEST + consumer)
+        rules.write_text(inputs + outputs + _KEPT + consumer)
         _run("proguard", f"@{rules}")
 
     return built("shrunk", [app.classes, app.library.library, Path(__file__)], make)
@@ -127,14 +118,6 @@ def _add_on_page(content: zipfile.ZipFile, file: Path, name: str) -> None:
     padding = -header % PAGE
     entry.extra = struct.pack("<HHH", 0xD935, 2 + padding, PAGE) + bytes(padding)
     content.writestr(entry, file.read_bytes())
-
-
-def classes_of(apk: Path, folder: Path) -> Path:
-    """The APK's dex code, turned back into Java classes."""
-    jar = folder / "from-dex.jar"
-    # Debian's package is there for Debian's own Python.
-    _run("env", "PYTHON=/usr/bin/python3", "enjarify", str(apk), "-o", str(jar), "-f")
-    return jar
 
 
 def _limit_version(jar: Path, copy: Path, newest: int) -> None:

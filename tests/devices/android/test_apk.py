@@ -1,4 +1,4 @@
-"""An APK of the demo: assembled, verified, and its own code and libraries run."""
+"""An APK of the demo: assembled and verified."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.devices.android.apk import PAGE, assemble, classes_of
+from tests.devices.android.apk import PAGE, assemble
 from tests.devices.android.app import App, uncompressed
-from tests.devices.android.machines import Machine, emulated_arm64, host
-from tests.devices.android.toolchain import runtime_jars, test_jars, versions
+from tests.devices.android.machines import emulated_arm64, host
+from tests.devices.android.toolchain import versions
 
 
 @pytest.fixture(scope="session")
@@ -76,27 +76,3 @@ def content_offset(apk: Path, entry: zipfile.ZipInfo) -> int:
         file.seek(entry.header_offset + 26)
         name, extra = struct.unpack("<HH", file.read(4))
     return int(entry.header_offset + 30 + name + extra)
-
-
-def test_its_own_code_and_bundle_give_the_golden_answers(
-    apk: Path, app: App, payloads: Path, tmp_path: Path
-) -> None:
-    # In front, so that no class but Android's and the test's own comes from anywhere else.
-    jars = [classes_of(apk, tmp_path), app.android, app.tests, *runtime_jars(), *test_jars()]
-    properties = (f"-Dmolkv.app.apk={apk}", f"-Dmolkv.app.data={tmp_path}")
-    machine = _with_libraries_of(apk, tmp_path)
-    assert machine.junit(jars, payloads, "ai.molkv.demo.PayloadCheck", *properties) == 1
-
-
-def _with_libraries_of(apk: Path, folder: Path) -> Machine:
-    """This machine with the APK's own JNI libraries."""
-    ours = host()
-    libraries = folder / "libraries"
-    libraries.mkdir()
-    for library in ours.libraries.iterdir():
-        (libraries / library.name).symlink_to(library)
-    with zipfile.ZipFile(apk) as content:
-        for name in ("libmolkv_jni.so", "libmolkv_ort.so"):
-            (libraries / name).unlink()
-            (libraries / name).write_bytes(content.read(f"lib/{ours.abi}/{name}"))
-    return Machine(ours.abi, ours.java, libraries)
