@@ -61,7 +61,10 @@ from molkv_runtime.window import ExpertWindow
 ROOT = Path(__file__).parents[2]
 MODEL = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
 GRAPH = (ROOT / "docs" / "graph.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "android_demo/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 MOLKV = ModelConfig(
     vocab_size=96,
