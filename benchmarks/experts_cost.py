@@ -29,17 +29,17 @@ from typing import Any
 import numpy as np
 from random_bundles import (
     BLOB_FILE,
+    Precision,
+    checkpoint_path,
     in_child,
+    make_bundle,
+    make_model,
     resident,
-    write_blob,
-    write_bundle,
-    write_checkpoint,
 )
 from rich.console import Console
 from rich.progress import Progress
 
 from molkv_runtime import Bundle, Session
-from molkv_runtime.manifest import CachePrecision, DensePrecision
 from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.threads import available_cores
 
@@ -49,22 +49,6 @@ STORED = ("warm", "cold")
 KINDS = (BASELINE, *STORED)
 PLANES = ("keys", "key_scales", "values", "value_scales")
 Step = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Of the dense weights and of the self-attention cache."""
-
-    dense: DensePrecision
-    cache: CachePrecision
-
-    def __str__(self) -> str:
-        return f"{self.dense}, cache {self.cache}"
-
-    def bundle(self, root: Path, kind: str) -> Path:
-        """Where the bundle for a kind of session is."""
-        part = "dense" if kind == BASELINE else "experts"
-        return root / f"{part}-{self.dense}-{self.cache}"
 
 
 PRECISIONS = [
@@ -89,31 +73,13 @@ def make_bundles(shape: str, root: Path, progress: Progress) -> None:
     """Checkpoints, one blob and all bundles, as far as they are not there."""
     from molkv_model.config import preset
 
-    task = progress.add_task("export", total=3 + 2 * len(PRECISIONS))
-    config = preset(shape)
-    for name, made in (("experts", config), ("dense", config.without_experts())):
-        folder = root / f"checkpoint-{name}"
-        if not folder.exists():
-            in_child(write_checkpoint, made, folder)
-        progress.advance(task)
-    blob = root / BLOB_FILE
-    if not blob.exists():
-        in_child(write_blob, root / "checkpoint-experts", blob)
+    task = progress.add_task("export", total=1 + 2 * len(PRECISIONS))
+    make_model(preset(shape), root)
     progress.advance(task)
     for precision in PRECISIONS:
-        for kind in (BASELINE, "warm"):
-            out = precision.bundle(root, kind)
-            if not out.exists():
-                checkpoint = root / (
-                    "checkpoint-dense" if kind == BASELINE else "checkpoint-experts"
-                )
-                in_child(make_bundle, out, checkpoint, blob, precision)
+        for experts in (False, True):
+            make_bundle(root, precision, experts=experts)
             progress.advance(task)
-
-
-def make_bundle(out: Path, checkpoint: Path, blob: Path, precision: Precision) -> None:
-    """One bundle."""
-    write_bundle(out, checkpoint, blob, "onnx", precision.dense, cache=precision.cache)
 
 
 def measure_steps(precision: Precision, root: Path, load: Load, context: int) -> dict[str, Any]:
@@ -124,7 +90,9 @@ def measure_steps(precision: Precision, root: Path, load: Load, context: int) ->
     with ExitStack() as stack:
         sessions = {}
         for kind in KINDS:
-            bundle = Bundle.open(precision.bundle(root, kind), verify_checksums=False)
+            bundle = Bundle.open(
+                precision.bundle(root, experts=kind != BASELINE), verify_checksums=False
+            )
             sessions[kind] = stack.enter_context(Session(bundle, threads=load.threads))
         vocabulary = sessions[BASELINE].model.vocab_size
         prompt = generator.integers(0, vocabulary, context).tolist()
@@ -171,7 +139,7 @@ def measure_eager(root: Path, load: Load, context: int) -> float:
     from molkv_runtime.blob import Blob
 
     torch.set_num_threads(load.threads)
-    graph = DenseGraph.from_checkpoint(Checkpoint(root / "checkpoint-experts"))
+    graph = DenseGraph.from_checkpoint(Checkpoint(checkpoint_path(root, experts=True)))
     window = graph.config.expert_window
     with Blob.open(root / BLOB_FILE) as blob:
         layout = blob.layout
@@ -230,7 +198,9 @@ def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dic
     }
     for precision in PRECISIONS:
         memory = {
-            kind: in_child(measure_memory, precision.bundle(root, kind), load.threads)
+            kind: in_child(
+                measure_memory, precision.bundle(root, experts=kind != BASELINE), load.threads
+            )
             for kind in (BASELINE, "warm")
         }
         progress.advance(task)
@@ -283,6 +253,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shape", default="160m", help="tiny, small or 160m")
     parser.add_argument("--folder", type=Path, help="where bundles are made; a temporary folder")
     parser.add_argument("--keep", action="store_true", help="keep them there, and reuse them")
+    parser.add_argument("--prepare", action="store_true", help="make them, and measure nothing")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--contexts", type=int, nargs="+", default=[64, 1024])
     parser.add_argument("--steps", type=int, default=16, help="of a turn")
@@ -308,6 +279,8 @@ def main() -> None:
         root.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as progress:
             make_bundles(arguments.shape, root, progress)
+            if arguments.prepare:
+                return
             results = measure(root, load, not arguments.no_eager, progress)
         blob_bytes = (root / BLOB_FILE).stat().st_size
     print(f"{arguments.shape}, blob of {blob_bytes / 1e9:.2f} GB, {load.threads} threads; tokens/s")
