@@ -33,20 +33,18 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 # Every child imports this file again: nothing here may load torch, which only some of them need.
 from numpy.typing import NDArray
-from peer_engines import Engine, GenaiEngine, LlamaEngine, MolkvEngine
-from peer_models import write_genai, write_gguf
+from peer_candidates import DENSE, LLAMA, MOLKV, Candidate, candidates_of, exact_candidates
+from peer_engines import Engine
 from random_bundles import (
     BLOB_FILE,
-    Precision,
     checkpoint_path,
     in_child,
-    make_bundle,
     make_model,
     resident,
 )
@@ -54,87 +52,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from molkv_runtime.manifest import CachePrecision, DensePrecision
 from molkv_runtime.threads import available_cores
 
 MB = 1e6
-MOLKV, LLAMA, GENAI = "molkv", "llama.cpp", "onnxruntime-genai"
-ENGINES: dict[str, Callable[[Path, int, str], Engine]] = {
-    MOLKV: MolkvEngine,
-    LLAMA: LlamaEngine,
-    GENAI: GenaiEngine,
-}
 PEER_MODULES = ("llama_cpp", "gguf", "onnxruntime_genai", "transformers")
 PACKAGES = ("onnxruntime", "llama-cpp-python", "gguf", "onnxruntime-genai", "torch", "numpy")
-DENSE: dict[int, DensePrecision] = {32: "fp32", 8: "int8", 4: "int4"}
 LIMITS = {32: 1e-4, 8: 0.05, 4: 0.3}
 """By bits of a weight, the most that logits may differ from torch's, relative to their size."""
 PROMPT, STEPS_CHECKED = 24, 8
-GENAI_BLOCK = 32
 Logits = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One variant of an engine.
-
-    Attributes:
-        engine: its name.
-        bits: of a dense weight.
-        cache: precision of the self-attention cache, as the engine calls it.
-        experts: whether the model has them; they are read from storage.
-        block: weights that share a scale, where the engine leaves the choice.
-    """
-
-    engine: str
-    bits: int
-    cache: str
-    experts: bool = False
-    block: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.engine}{' + experts' if self.experts else ''}, {self.variant}"
-
-    @property
-    def variant(self) -> str:
-        """What tells it from its engine's others."""
-        block = "" if self.block is None else f", block {self.block}"
-        return f"{self.bits} bits, cache {self.cache}{block}"
-
-    @property
-    def precision(self) -> Precision:
-        """Of molkv's bundle."""
-        return Precision(DENSE[self.bits], cast(CachePrecision, self.cache))
-
-    def path(self, root: Path) -> Path:
-        """Its file or folder."""
-        if self.engine == MOLKV:
-            return self.precision.bundle(root, experts=self.experts)
-        if self.engine == LLAMA:
-            return root / f"llama-{self.bits}.gguf"
-        return root / f"genai-{self.bits}-{self.block}-{self.cache}"
-
-    def make(self, root: Path) -> None:
-        """Write its file or folder, where it is missing."""
-        if self.path(root).exists():
-            return
-        source = checkpoint_path(root, experts=False)
-        if self.engine == MOLKV:
-            make_bundle(root, self.precision, experts=self.experts)
-        elif self.engine == LLAMA:
-            in_child(write_gguf, source, self.path(root), self.bits)
-        else:
-            in_child(write_genai, source, self.path(root), self.bits, self.block, self.cache)
-
-    def open(self, root: Path, threads: int) -> Engine:
-        """Load it."""
-        return ENGINES[self.engine](self.path(root), threads, self.cache)
-
-    def files(self, root: Path) -> list[Path]:
-        """What it loads; the expert blob, of which it reads rows, is not among them."""
-        path = self.path(root)
-        names = ("dense.onnx*",) if self.engine == MOLKV else ("*.onnx*", "genai_config.json")
-        return [path] if path.is_file() else [file for name in names for file in path.glob(name)]
 
 
 @dataclass(frozen=True)
@@ -146,32 +72,6 @@ class Load:
     steps: int
     repeats: int
     threads: int
-
-
-def candidates_of(bits: int, block: int) -> list[Candidate]:
-    """All variants that are timed against each other.
-
-    Args:
-        bits: of a dense weight.
-        block: of molkv's bundles.
-    """
-    ours = [
-        Candidate(MOLKV, bits, cache, experts)
-        for cache in ("fp32", "int8")
-        for experts in (False, True)
-    ]
-    llama = [Candidate(LLAMA, bits, cache) for cache in ("f16", "q8_0")]
-    genai = [
-        Candidate(GENAI, bits, cache, block=size)
-        for cache, size in (("fp32", GENAI_BLOCK), ("fp32", block), ("int8", block))
-    ]
-    return [*ours, *llama, *genai]
-
-
-def exact_candidates() -> list[Candidate]:
-    """Every engine without any rounding: these have to agree with torch."""
-    ours = [Candidate(MOLKV, 32, "fp32", experts) for experts in (False, True)]
-    return [*ours, Candidate(LLAMA, 32, "fp32"), Candidate(GENAI, 32, "fp32", block=GENAI_BLOCK)]
 
 
 # What runs in processes of its own.

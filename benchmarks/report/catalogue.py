@@ -121,6 +121,17 @@ CATALOGUE = (
         minutes=4,
         prepares=True,
     ),
+    Benchmark(
+        "blob-size",
+        "Lookup by the size of the blob",
+        "blob_size.py",
+        ("--folder", _MODELS, "--json", _RESULT),
+        (
+            *("--folder", _MODELS, "--json", _RESULT, "--preset", "small"),
+            *("--gigabytes", "0.1", "0.2", "--steps", "16", "--turns", "2"),
+        ),
+        minutes=1,
+    ),
     _peers(4),
     _peers(8),
     Benchmark(

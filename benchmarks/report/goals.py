@@ -64,6 +64,7 @@ def goals(results: Results) -> list[Goal]:
     """All goals, in the order of the document; without results they are not measured."""
     return [
         *_experts_cost(results.get("experts-cost")),
+        _blob_size(results.get("blob-size"), results.get("experts-cost")),
         *(goal for bits in (4, 8) for goal in _peers(bits, results.get(f"peers-{bits}"))),
         *_export(results.get("export")),
         *_fidelity(results.get("fidelity")),
@@ -163,6 +164,28 @@ def _experts_cost(document: Record | None) -> list[Goal]:
             at_least=False,
         ),
     ]
+
+
+def _blob_size(sizes: Record | None, steps: Record | None) -> Goal:
+    """How much longer a lookup takes in the largest blob than in the smallest, of a step."""
+    figures = []
+    if sizes is not None and steps is not None:
+        lookups = {found["gigabytes"]: found["lookup_s"] for found in sizes["results"]}
+        small, large = min(lookups), max(lookups)
+        fastest = min(found["step_s"]["warm"] for found in steps["results"])
+        figures = [
+            _Figure((lookups[large][kind] - lookups[small][kind]) / fastest, f"{kind}, {where}")
+            for kind in ("warm", "cold")
+            for where in [f"{small:g} and {large:g} GB, of the fastest step of experts-cost"]
+        ]
+    return _goal(
+        "More lookup in the largest blob than in the smallest, of a step",
+        "blob-size",
+        0.03,
+        figures,
+        at_least=False,
+        form="{:.1%}",
+    )
 
 
 def _growth(records: list[Record]) -> Iterator[_Figure]:

@@ -74,6 +74,20 @@ def experts_cost(document: Record) -> str:
     )
 
 
+def blob_size(document: Record) -> str:
+    """One line a size."""
+    rows = [
+        [
+            f"{found['gigabytes']:g}",
+            *(f"{1e6 * found['lookup_s'][kind]:.1f}" for kind in ("warm", "cold")),
+        ]
+        for found in document["results"]
+    ]
+    return f"Rows of shape `{document['preset']}`, int8.\n\n" + markdown_table(
+        ("GB",), ("warm, µs", "cold, µs"), rows
+    )
+
+
 def peers(document: Record) -> str:
     """Every variant, then molkv's ratios to the best peer."""
     load = document["load"]
@@ -306,6 +320,7 @@ def decode_overhead(document: Record) -> str:
 
 TABLES: dict[str, Callable[[Record], str]] = {
     "experts_cost": experts_cost,
+    "blob_size": blob_size,
     "peers": peers,
     "export": export,
     "fidelity": fidelity,

@@ -51,6 +51,14 @@ def experts_cost() -> dict[str, Any]:
     }
 
 
+def blob_size() -> dict[str, Any]:
+    results = [
+        {"gigabytes": size, "lookup_s": {"warm": 0.00002, "cold": cold}}
+        for size, cold in ((0.5, 0.0001), (8, 0.00011))
+    ]
+    return {"benchmark": "blob_size", "preset": "160m", "results": results}
+
+
 def peers(bits: int) -> dict[str, Any]:
     speeds = {"prefill": 1000.0, "decode_64": 300.0, "decode_1024": 200.0}
     variants = [
@@ -188,6 +196,7 @@ def every_result() -> dict[str, dict[str, Any]]:
     """One of each benchmark in the catalogue, by its name."""
     results = {
         "experts-cost": experts_cost(),
+        "blob-size": blob_size(),
         "peers-4": peers(4),
         "peers-8": peers(8),
         "export": export(),

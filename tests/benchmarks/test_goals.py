@@ -44,6 +44,7 @@ BOUNDS: list[tuple[str, tuple[str | int, ...], float, float]] = [
     ("and the window", (*LAST, "memory", "warm", "peak_bytes"), 352e6, 352.1e6),
     ("torch eager", (*LAST, "eager_s"), 0.0181, 0.0179),
     ("longest context", (*LAST, "step_s", "warm"), 0.0071, 0.0073),
+    ("More lookup", ("blob-size", "results", 1, "lookup_s", "warm"), 0.00013, 0.00015),
     ("Prefill at 4 bits", (*PEERS_4, 0, "ratio"), 1.0, 0.99),
     (
         "4 bits, experts from storage, context 64,",

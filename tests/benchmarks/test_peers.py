@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peer_candidates
 import peer_models
 import peers
 import pytest
@@ -48,12 +50,14 @@ def test_reordered_projections_give_the_same_attention_scores() -> None:
 
 def test_every_variant_has_files_of_its_own() -> None:
     variants = [
-        *peers.exact_candidates(),
-        *peers.candidates_of(4, 64),
-        *peers.candidates_of(8, 128),
+        *peer_candidates.exact_candidates(),
+        *peer_candidates.candidates_of(4, 64),
+        *peer_candidates.candidates_of(8, 128),
     ]
     assert len(set(map(str, variants))) == len(variants)
-    folders = [each.path(peers.Path("models")) for each in variants if each.engine != peers.LLAMA]
+    folders = [
+        each.path(Path("models")) for each in variants if each.engine != peer_candidates.LLAMA
+    ]
     assert len(set(folders)) == len(folders)
 
 
