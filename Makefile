@@ -65,8 +65,9 @@ $(VENV)/.test: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/.created compi
 	$(INSTALL) --editable '.[test]'
 	touch $@ $(VENV)/.export
 
+# Of llama-cpp-python's libraries only llama.cpp itself is used, not the one for images.
 $(VENV)/.bench: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/.created compiler
-	$(INSTALL) --editable '.[bench]'
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(INSTALL) --editable '.[bench]'
 	touch $@ $(VENV)/.export
 
 # Debian packages, where they are not there yet.

@@ -142,9 +142,7 @@ def _machine_key(machine: Record) -> str:
 def _section(
     benchmark: Benchmark, results: Results, out: Path, problems: Mapping[str, str]
 ) -> list[str]:
-    script = "" if benchmark.script is None else f" `benchmarks/{benchmark.script}`"
-    question = _question(benchmark)
-    parts = [f"{question}{script}\n".lstrip()]
+    parts = [f"{_question(benchmark)}\n"]
     document = results.get(benchmark.name)
     if document is None:
         problem = problems.get(benchmark.name, "").splitlines()
@@ -165,4 +163,5 @@ def _question(benchmark: Benchmark) -> str:
         return "`molkv eval` on the embedded model, all combinations of precisions."
     source = (BENCHMARKS / benchmark.script).read_text(encoding="utf-8")
     text = ast.get_docstring(ast.parse(source)) or ""
-    return text.splitlines()[0] if text else ""
+    question = text.splitlines()[0] if text else ""
+    return f"{question} `benchmarks/{benchmark.script}` answers that."

@@ -112,7 +112,7 @@ def peers(document: Record) -> str:
             "experts" if found["experts"] else "dense",
             found["cache"],
             _speed(found["figure"]),
-            f"{found['best_peer']}, cache and block as in {found['best_peer_variant']}",
+            f"{found['best_peer']}, {found['best_peer_variant']}",
             f"{found['tokens_per_s']:.0f}",
             f"{found['best_peer_tokens_per_s']:.0f}",
             f"{found['ratio']:.2f}",
