@@ -124,14 +124,18 @@ def main() -> int:
             chosen = [each for each in chosen if each.prepares]
         elif not arguments.again:
             chosen = unmeasured(chosen, results)
-        problems = run_all(
-            chosen,
-            results,
-            models,
-            quick=arguments.quick,
-            prepare=arguments.prepare,
-            console=console,
-        )
+        try:
+            problems = run_all(
+                chosen,
+                results,
+                models,
+                quick=arguments.quick,
+                prepare=arguments.prepare,
+                console=console,
+            )
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command goes on with this benchmark")
+            return 130
         if arguments.prepare:
             return 1 if problems else 0
     try:
