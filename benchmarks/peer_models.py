@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from molkv_model.config import ModelConfig
     from molkv_runtime.manifest import CachePrecision
 
-__all__ = ["interleaved", "write_genai", "write_gguf"]
+__all__ = ["GGUF_BLOCK", "interleaved", "write_genai", "write_gguf"]
 
 GGUF_TYPES = {32: "F32", 8: "Q8_0", 4: "Q4_0"}
+GGUF_BLOCK = 32
 GENAI_PRECISIONS = {32: "fp32", 8: "int8", 4: "int4"}
 _LAYER_NAMES = {
     "input_layernorm": "attn_norm",

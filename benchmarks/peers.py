@@ -41,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 from peer_candidates import DENSE, LLAMA, MOLKV, Candidate, candidates_of, exact_candidates
 from peer_engines import Engine
+from peer_models import GGUF_BLOCK
 from random_bundles import (
     BLOB_FILE,
     checkpoint_path,
@@ -301,7 +302,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--shape", default="160m", help="tiny, small or 160m")
+    parser.add_argument("--shape", default="160m", help="small or 160m")
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 8], choices=[4, 8])
     parser.add_argument("--folder", type=Path, help="where models are made; a temporary folder")
     parser.add_argument("--keep", action="store_true", help="keep them there, and reuse them")
@@ -338,6 +339,12 @@ def main() -> None:
             f"{arguments.shape} has a context of {config.max_position_embeddings} tokens: shorten "
             "--contexts, --prefill or --steps"
         )
+    for name in ("hidden_size", "intermediate_size"):
+        if (size := getattr(config, name)) % GGUF_BLOCK:
+            raise SystemExit(
+                f"{arguments.shape}: {name} is {size}, and llama.cpp's matrices have blocks of "
+                f"{GGUF_BLOCK}: take --shape small or 160m"
+            )
     with (
         nullcontext(arguments.folder)
         if arguments.keep
