@@ -56,7 +56,7 @@ def test_every_option_is_one_that_the_benchmark_has(benchmark: Benchmark) -> Non
     if benchmark.prepares:
         options.add("--prepare")
     if benchmark.script is None:  # typer names an option after its parameter
-        written = {"--json": "JsonOption"} | {each: f"    {each[2:]}: " for each in options}
+        written = {each: f"    {each[2:]}: " for each in options} | {"--json": "JsonOption"}
     else:
         written = {each: f'"{each}"' for each in options}
     assert [option for option in options if written[option] not in source] == []
