@@ -8,7 +8,7 @@ TINY := model/molkv_model/checkpoints/tiny
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test lint corpus tiny baselines card clean
+.PHONY: demo test lint corpus tiny baselines card benchmarks clean
 
 demo: $(VENV)/.export
 	$(VENV)/bin/molkv demo
@@ -40,6 +40,10 @@ baselines: $(VENV)/.export $(CORPUS)/.fetched
 card: $(VENV)/.export $(CORPUS)/.fetched
 	$(TRAIN) --out build/tiny --resume --compare build/tiny-mole --compare build/tiny-dense
 
+# Hours; goes on where it was interrupted. `make benchmarks ARGUMENTS=--quick` takes minutes.
+benchmarks: $(VENV)/.bench fio
+	$(VENV)/bin/python -m benchmarks.report $(ARGUMENTS)
+
 clean:
 	rm -rf $(VENV) build dist demo-bundle
 
@@ -61,6 +65,11 @@ $(VENV)/.test: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/.created compi
 	$(INSTALL) --editable '.[test]'
 	touch $@ $(VENV)/.export
 
+# Of llama-cpp-python's libraries only llama.cpp itself is used, not the one for images.
+$(VENV)/.bench: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/.created compiler
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(INSTALL) --editable '.[bench]'
+	touch $@ $(VENV)/.export
+
 # Debian packages, where they are not there yet.
 packages = dpkg-query --show $(1) >/dev/null 2>&1 || { \
 	command -v apt-get >/dev/null || \
@@ -77,9 +86,12 @@ PACKAGES := libgtest-dev clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user-s
 	default-jdk-headless mmdebstrap junit4 libgoogle-gson-java aapt apksigner zipalign \
 	android-framework-res dexdump proguard-cli
 
-.PHONY: compiler system-packages
+.PHONY: compiler fio system-packages
 compiler:
 	@command -v $(CXX) >/dev/null || { $(call packages,g++); }
+
+fio:
+	@$(call packages,fio)
 
 system-packages:
 	@$(call packages,$(PACKAGES))

@@ -277,6 +277,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8", "int4"])
     parser.add_argument("--folder", type=Path, help="where bundles are made; a temporary folder")
     parser.add_argument("--keep", action="store_true", help="keep them there, and reuse them")
+    parser.add_argument("--prepare", action="store_true", help="make them, and measure nothing")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--prefill", type=int, default=512, help="tokens; at most the context")
@@ -308,6 +309,8 @@ def main() -> None:
         root = Path(folder)
         with Progress(console=Console(stderr=True)) as progress:
             export_all(candidates, root, progress)
+            if arguments.prepare:
+                return
             samples = take_turns(candidates, root, load, arguments.turns, progress)
         results = {each: figures(each, root, turns) for each, turns in samples.items()}
     print_table(results)

@@ -97,11 +97,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=tiny_checkpoint())
     parser.add_argument("--text", type=Path, default=PROSE)
+    parser.add_argument("--tokens", type=int, help="predict this many; by default all")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     model = load(arguments.checkpoint)
     tokenizer = load_tokenizer(arguments.checkpoint / "tokenizer.json")
-    ids = tokenizer.encode(arguments.text.read_text(encoding="utf-8")).ids
+    ids = tokenizer.encode(arguments.text.read_text(encoding="utf-8")).ids[: arguments.tokens]
     length = model.config.max_position_embeddings
     pieces = [ids[first : first + length] for first in range(0, len(ids), length)]
     trained = predict(model, pieces)

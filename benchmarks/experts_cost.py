@@ -27,22 +27,23 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from random_bundles import (
     BLOB_FILE,
+    Precision,
+    checkpoint_path,
     in_child,
+    make_bundle,
+    make_model,
     resident,
-    write_blob,
-    write_bundle,
-    write_checkpoint,
 )
 from rich.console import Console
 from rich.progress import Progress
 
 from molkv_runtime import Bundle, Session
-from molkv_runtime.manifest import CachePrecision, DensePrecision, EmbeddingPrecision
+from molkv_runtime.manifest import EmbeddingPrecision
 from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.threads import available_cores
 
@@ -50,28 +51,11 @@ MB = 1e6
 BASELINE = "no experts"
 EMBEDDED = "embedding"
 STORED = ("warm", "cold", EMBEDDED)
-EMBEDDED_BLOB_FILE = "experts-and-embedding.molkv"
 KINDS = (BASELINE, *STORED)
 DISTINCT = (BASELINE, "warm", EMBEDDED)
 """Kinds that have bundles of their own."""
 PLANES = ("keys", "key_scales", "values", "value_scales")
 Step = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Of the dense weights and of the self-attention cache."""
-
-    dense: DensePrecision
-    cache: CachePrecision
-
-    def __str__(self) -> str:
-        return f"{self.dense}, cache {self.cache}"
-
-    def bundle(self, root: Path, kind: str) -> Path:
-        """Where the bundle for a kind of session is."""
-        part = {BASELINE: "dense", EMBEDDED: "embedded"}.get(kind, "experts")
-        return root / f"{part}-{self.dense}-{self.cache}"
 
 
 PRECISIONS = [
@@ -80,6 +64,13 @@ PRECISIONS = [
     Precision("int4", "fp32"),
     Precision("int4", "int8"),
 ]
+
+
+class Contents(TypedDict):
+    """What a bundle holds: arguments of `make_bundle`."""
+
+    experts: bool
+    embedding: EmbeddingPrecision | None
 
 
 @dataclass(frozen=True)
@@ -96,49 +87,18 @@ def make_bundles(shape: str, root: Path, progress: Progress) -> None:
     """Checkpoints, one blob and all bundles, as far as they are not there."""
     from molkv_model.config import preset
 
-    task = progress.add_task("export", total=4 + 3 * len(PRECISIONS))
-    config = preset(shape)
-    for name, made in (("experts", config), ("dense", config.without_experts())):
-        folder = root / f"checkpoint-{name}"
-        if not folder.exists():
-            in_child(write_checkpoint, made, folder)
-        progress.advance(task)
-    checkpoint = root / "checkpoint-experts"
-    blobs: dict[str, tuple[Path, EmbeddingPrecision | None]] = {
-        "warm": (root / BLOB_FILE, None),
-        EMBEDDED: (root / EMBEDDED_BLOB_FILE, "f16"),
-    }
-    for blob, embedding in blobs.values():
-        if not blob.exists():
-            in_child(write_blob, checkpoint, blob, "int8", embedding)
-        progress.advance(task)
+    task = progress.add_task("export", total=1 + len(DISTINCT) * len(PRECISIONS))
+    make_model(preset(shape), root)
+    progress.advance(task)
     for precision in PRECISIONS:
         for kind in DISTINCT:
-            out = precision.bundle(root, kind)
-            if not out.exists():
-                blob, embedding = blobs["warm" if kind == BASELINE else kind]
-                source = root / "checkpoint-dense" if kind == BASELINE else checkpoint
-                in_child(make_bundle, out, source, blob, precision, embedding)
+            make_bundle(root, precision, **contents(kind))
             progress.advance(task)
 
 
-def make_bundle(
-    out: Path,
-    checkpoint: Path,
-    blob: Path,
-    precision: Precision,
-    embedding: EmbeddingPrecision | None,
-) -> None:
-    """One bundle."""
-    write_bundle(
-        out,
-        checkpoint,
-        blob,
-        "onnx",
-        precision.dense,
-        cache=precision.cache,
-        embedding=embedding,
-    )
+def contents(kind: str) -> Contents:
+    """What the bundle of a kind of session holds."""
+    return {"experts": kind != BASELINE, "embedding": "f16" if kind == EMBEDDED else None}
 
 
 def measure_steps(precision: Precision, root: Path, load: Load, context: int) -> dict[str, Any]:
@@ -149,7 +109,8 @@ def measure_steps(precision: Precision, root: Path, load: Load, context: int) ->
     with ExitStack() as stack:
         sessions = {}
         for kind in KINDS:
-            bundle = Bundle.open(precision.bundle(root, kind), verify_checksums=False)
+            folder = precision.bundle(root, **contents(kind))
+            bundle = Bundle.open(folder, verify_checksums=False)
             sessions[kind] = stack.enter_context(Session(bundle, threads=load.threads))
         vocabulary = sessions[BASELINE].model.vocab_size
         prompt = generator.integers(0, vocabulary, context).tolist()
@@ -196,7 +157,7 @@ def measure_eager(root: Path, load: Load, context: int) -> float:
     from molkv_runtime.blob import Blob
 
     torch.set_num_threads(load.threads)
-    graph = DenseGraph.from_checkpoint(Checkpoint(root / "checkpoint-experts"))
+    graph = DenseGraph.from_checkpoint(Checkpoint(checkpoint_path(root, experts=True)))
     window = graph.config.expert_window
     with Blob.open(root / BLOB_FILE) as blob:
         layout = blob.layout
@@ -259,7 +220,7 @@ def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dic
     }
     for precision in PRECISIONS:
         memory = {
-            kind: in_child(measure_memory, precision.bundle(root, kind), load.threads)
+            kind: in_child(measure_memory, precision.bundle(root, **contents(kind)), load.threads)
             for kind in DISTINCT
         }
         progress.advance(task)
@@ -317,6 +278,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shape", default="160m", help="tiny, small or 160m")
     parser.add_argument("--folder", type=Path, help="where bundles are made; a temporary folder")
     parser.add_argument("--keep", action="store_true", help="keep them there, and reuse them")
+    parser.add_argument("--prepare", action="store_true", help="make them, and measure nothing")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--contexts", type=int, nargs="+", default=[64, 1024])
     parser.add_argument("--steps", type=int, default=16, help="of a turn")
@@ -342,6 +304,8 @@ def main() -> None:
         root.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as progress:
             make_bundles(arguments.shape, root, progress)
+            if arguments.prepare:
+                return
             results = measure(root, load, not arguments.no_eager, progress)
         blob_bytes = (root / BLOB_FILE).stat().st_size
     print(f"{arguments.shape}, blob of {blob_bytes / 1e9:.2f} GB, {load.threads} threads; tokens/s")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOB_FILE",
     "COSTS_FILE",
+    "Precision",
+    "checkpoint_path",
     "in_child",
+    "make_bundle",
+    "make_model",
     "resident",
     "write_blob",
     "write_bundle",
@@ -48,7 +52,74 @@ BLOB_FILE = "experts.molkv"
 COSTS_FILE = "export.json"
 # Speed does not depend on it.
 _CACHE_SCALE = 0.05
+_EMBEDDED_BLOB_FILE = "experts-and-embedding.molkv"
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Of the dense weights and of the self-attention cache."""
+
+    dense: DensePrecision
+    cache: CachePrecision
+
+    def __str__(self) -> str:
+        return f"{self.dense}, cache {self.cache}"
+
+    def bundle(
+        self, root: Path, *, experts: bool, embedding: EmbeddingPrecision | None = None
+    ) -> Path:
+        """Where the bundle of a model with or without experts is, its embedding in rows or not."""
+        part = _part(experts) if embedding is None else "embedded"
+        return root / f"{part}-{self.dense}-{self.cache}"
+
+
+def checkpoint_path(root: Path, *, experts: bool) -> Path:
+    """Where the checkpoint of a model with or without experts is."""
+    return root / f"checkpoint-{_part(experts)}"
+
+
+def make_model(config: ModelConfig, root: Path) -> None:
+    """Checkpoints of a model with and without its experts, and its blob, where they are missing."""
+    for experts in (True, False):
+        folder = checkpoint_path(root, experts=experts)
+        if not folder.exists():
+            in_child(write_checkpoint, config if experts else config.without_experts(), folder)
+    if not (root / BLOB_FILE).exists():
+        in_child(write_blob, checkpoint_path(root, experts=True), root / BLOB_FILE)
+
+
+def make_bundle(
+    root: Path,
+    precision: Precision,
+    *,
+    experts: bool,
+    embedding: EmbeddingPrecision | None = None,
+) -> None:
+    """An ONNX bundle of what `make_model` made, where it is missing."""
+    source = checkpoint_path(root, experts=experts)
+    blob = root / (BLOB_FILE if embedding is None else _EMBEDDED_BLOB_FILE)
+    if embedding is not None and not blob.exists():
+        in_child(write_blob, source, blob, "int8", embedding)
+    out = precision.bundle(root, experts=experts, embedding=embedding)
+    if not out.exists():
+        in_child(_write_onnx, out, source, blob, precision, embedding)
+
+
+def _write_onnx(
+    out: Path,
+    source: Path,
+    blob: Path,
+    precision: Precision,
+    embedding: EmbeddingPrecision | None,
+) -> None:
+    write_bundle(
+        out, source, blob, "onnx", precision.dense, cache=precision.cache, embedding=embedding
+    )
+
+
+def _part(experts: bool) -> str:
+    return "experts" if experts else "dense"
 
 
 def in_child(function: Callable[..., Result], *arguments: Any) -> Result:

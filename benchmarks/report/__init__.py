@@ -1,0 +1,1 @@
+"""Runs every benchmark and renders what they measured: python -m benchmarks.report."""
