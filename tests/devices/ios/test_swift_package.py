@@ -1,0 +1,49 @@
+"""The Swift package of ios_demo/, built and tested with a real Swift toolchain."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnxruntime
+import pytest
+
+from molkv_runtime.native.library import operator_library
+from tests.devices.ios.conftest import BUILD_OPTIONS
+
+if TYPE_CHECKING:
+    from tests.devices.ios.swift_toolchain import SwiftToolchain
+
+DEMO = Path(__file__).parents[3] / "ios_demo"
+
+
+def suites() -> dict[str, int]:
+    """Every test class of the package, as Module.Class, with the number of its tests."""
+    found = {}
+    for file in sorted((DEMO / "Tests").glob("*/*Tests.swift")):
+        source = file.read_text(encoding="utf-8")
+        (name,) = re.findall(r"^final class (\w+): XCTestCase", source, re.MULTILINE)
+        found[f"{file.parent.name}.{name}"] = len(re.findall(r"^  func test\w+\(", source, re.M))
+    return found
+
+
+def test_the_core_is_compiled_from_its_own_sources() -> None:
+    link = DEMO / "native"
+    assert link.is_symlink()
+    assert str(link.readlink()) == "../native"
+
+
+@pytest.mark.parametrize("suite", suites())
+def test_swift_tests_pass(swift_package: SwiftToolchain, swift_files: Path, suite: str) -> None:
+    (runtime,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    environment = {
+        "MOLKV_TEST_FILES": str(swift_files),
+        "MOLKV_ONNXRUNTIME": str(runtime),
+        "MOLKV_OPERATORS": str(operator_library()),
+    }
+    filtered = ("--skip-build", "--filter", rf"^{re.escape(suite)}/")
+    result = swift_package.run("swift", "test", *BUILD_OPTIONS, *filtered, environment=environment)
+    assert result.returncode == 0, result.stdout[-8000:]
+    count = suites()[suite]
+    assert f"Executed {count} test{'s' if count > 1 else ''}, with 0 failures" in result.stdout
