@@ -85,6 +85,7 @@ extension Manifest {
   /// A property that is a JSON object; empty where it is none.
   private func record(_ property: String?) -> [String: JSONValue] {
     guard let property else { return [:] }
-    return (try? JSONDecoder().decode([String: JSONValue].self, from: Data(property.utf8))) ?? [:]
+    let content = Data(property.utf8)
+    return (try? decodeJSON([String: JSONValue].self, content, file: "")) ?? [:]
   }
 }

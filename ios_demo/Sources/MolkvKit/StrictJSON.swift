@@ -91,6 +91,9 @@ private struct AnyKey: CodingKey {
 func decodeJSON<Record: Decodable>(_ type: Record.Type, _ content: Data, file: String) throws
   -> Record
 {
+  if let problem = content.withUnsafeBytes({ JSONStrings.problem(in: $0) }) {
+    throw MolkvError(.bundle, "\(file): \(problem)", fix: "copy the bundle again")
+  }
   do {
     return try JSONDecoder().decode(type, from: content)
   } catch let error as DecodingError {
