@@ -70,9 +70,10 @@ packages = dpkg-query --show $(1) >/dev/null 2>&1 || { \
 	apt-get update -qq && apt-get install -y -qq $(1); }
 
 # GoogleTest, Clang's sanitizers and fuzzer, and an emulated 64-bit ARM test the native core; the
-# next three are for molkv-run; strace counts the reads that the system really sees.
+# next three are for molkv-run; strace counts the reads that the system really sees; mmdebstrap
+# makes the system in which Swift builds ios_demo.
 PACKAGES := libgtest-dev clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user-static \
-	nlohmann-json3-dev libcli11-dev libssl-dev strace
+	nlohmann-json3-dev libcli11-dev libssl-dev strace mmdebstrap
 
 .PHONY: compiler system-packages
 compiler:

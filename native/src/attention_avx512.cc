@@ -2,8 +2,8 @@
 
 #include "attention.h"
 
-#if defined(__x86_64__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
-    defined(__AVX512DQ__)
+#if defined(__x86_64__) && defined(__AVX512F__) && defined(__AVX512BW__) && \
+    defined(__AVX512VL__) && defined(__AVX512DQ__)
 
 // GCC 12 and 13 take their own header's undefined vectors for a mistake (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)

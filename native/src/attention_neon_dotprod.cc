@@ -134,7 +134,8 @@ const AttentionKernel kAttentionNeonDotprod = {"neon-dotprod", ProcessorHasDotpr
 namespace molkv {
 
 // Built without the instructions, as builds without options of each file's own do.
-const AttentionKernel kAttentionNeonDotprod = {"neon-dotprod", [] { return false; }, nullptr, nullptr};
+const AttentionKernel kAttentionNeonDotprod = {"neon-dotprod", [] { return false; }, nullptr,
+                                               nullptr};
 
 }  // namespace molkv
 

@@ -15,10 +15,12 @@ from tests.devices.ios.swift_files import write_swift_files
 from tests.devices.ios.swift_toolchain import (
     BUILD,
     REPOSITORY,
+    ROOT,
     SwiftToolchain,
     make_swift_toolchain,
 )
 
+DEMO = ROOT / "ios_demo"
 PACKAGE = REPOSITORY / "ios_demo"
 # Optimized enough for graphs to be quick, with what tests need to look inside.
 BUILD_OPTIONS = (

@@ -142,9 +142,9 @@ def debian_mirror() -> str:
     Raises:
         SwiftToolchainError: it has it from nowhere.
     """
+    choice = ("--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages", "Origin: Debian")
     listing = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)"]
-        + ["Created-By: Packages", "Origin: Debian"],
+        ["apt-get", "indextargets", *choice],
         capture_output=True,
         text=True,
         check=False,

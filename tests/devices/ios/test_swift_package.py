@@ -10,22 +10,32 @@ import onnxruntime
 import pytest
 
 from molkv_runtime.native.library import operator_library
-from tests.devices.ios.conftest import BUILD_OPTIONS
+from tests.devices.ios.conftest import BUILD_OPTIONS, DEMO
+from tests.devices.ios.core_ml_server import serving
 
 if TYPE_CHECKING:
-    from tests.devices.ios.swift_toolchain import SwiftToolchain
+    from collections.abc import Iterator
 
-DEMO = Path(__file__).parents[3] / "ios_demo"
+    from tests.devices.ios.swift_toolchain import SwiftToolchain
 
 
 def suites() -> dict[str, int]:
     """Every test class of the package, as Module.Class, with the number of its tests."""
     found = {}
-    for file in sorted((DEMO / "Tests").glob("*/*Tests.swift")):
+    for file in sorted((DEMO / "Tests").glob("*/*.swift")):
         source = file.read_text(encoding="utf-8")
         (name,) = re.findall(r"^final class (\w+): XCTestCase", source, re.MULTILINE)
-        found[f"{file.parent.name}.{name}"] = len(re.findall(r"^  func test\w+\(", source, re.M))
+        tests = re.findall(r"^  func test\w+\(", source, re.MULTILINE)
+        found[f"{file.parent.name}.{name}"] = len(tests)
     return found
+
+
+@pytest.fixture(scope="module")
+def core_ml_server(ios_folder: Path, worker_id: str) -> Iterator[Path]:
+    """Where packages are described and evaluated in place of Core ML."""
+    socket = ios_folder / f"core-ml-{worker_id}"
+    with serving(socket):
+        yield socket
 
 
 def test_the_core_is_compiled_from_its_own_sources() -> None:
@@ -35,12 +45,15 @@ def test_the_core_is_compiled_from_its_own_sources() -> None:
 
 
 @pytest.mark.parametrize("suite", suites())
-def test_swift_tests_pass(swift_package: SwiftToolchain, swift_files: Path, suite: str) -> None:
+def test_swift_tests_pass(
+    swift_package: SwiftToolchain, swift_files: Path, core_ml_server: Path, suite: str
+) -> None:
     (runtime,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     environment = {
         "MOLKV_TEST_FILES": str(swift_files),
         "MOLKV_ONNXRUNTIME": str(runtime),
         "MOLKV_OPERATORS": str(operator_library()),
+        "MOLKV_CORE_ML_SERVER": str(core_ml_server),
     }
     filtered = ("--skip-build", "--filter", rf"^{re.escape(suite)}/")
     result = swift_package.run("swift", "test", *BUILD_OPTIONS, *filtered, environment=environment)
