@@ -63,7 +63,8 @@ public final class EvaluatedModels: ModelHost {
         MLFeatureDescription(
           name: $0.name,
           multiArrayConstraint: MLMultiArrayConstraint(
-            shape: $0.shape.map { NSNumber(value: $0) }, dataType: MLMultiArrayDataType(rawValue: $0.type)!))
+            shape: $0.shape.map { NSNumber(value: $0) },
+            dataType: MLMultiArrayDataType(rawValue: $0.type)!))
       }
     }
     let states = (answer.states ?? []).map {
@@ -108,7 +109,9 @@ public final class EvaluatedModels: ModelHost {
     message += json
     for array in arrays { array.withUnsafeBytes { message.append(contentsOf: $0) } }
     try send(message)
-    let size = try receive(4).withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self)) }
+    let size = try receive(4).withUnsafeBytes {
+      UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self))
+    }
     let answer = try JSONDecoder().decode(Answer.self, from: receive(Int(size)))
     if let error = answer.error { throw Failure(words: error) }
     let content = try answer.arrays.map { feature in

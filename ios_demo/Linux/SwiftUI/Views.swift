@@ -66,9 +66,10 @@ public struct ButtonRole: Sendable, Equatable {
 }
 
 public struct Button<Content: View>: Primitive {
-  public init(role: ButtonRole? = nil, action: @escaping @MainActor () -> Void, @ViewBuilder label: () -> Content) {
-    _ = label()
-  }
+  public init(
+    role: ButtonRole? = nil, action: @escaping @MainActor () -> Void,
+    @ViewBuilder label: () -> Content
+  ) { _ = label() }
 }
 
 extension Button where Content == Text {

@@ -113,7 +113,8 @@ public final class AppModel {
       importProgress = nil
       importing = nil
       refresh()
-      if let imported, let choice = choices.first(where: { $0.name == imported.lastPathComponent }) {
+      if let imported, let choice = choices.first(where: { $0.name == imported.lastPathComponent })
+      {
         await choose(choice)
       }
     }

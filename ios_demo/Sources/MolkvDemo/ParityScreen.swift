@@ -21,8 +21,9 @@ struct ParityScreen: View {
             if let verdict = model.verdict {
               Label(
                 verdict == .passed ? "Passed" : "Failed",
-                systemImage: verdict == .passed ? "checkmark.seal.fill" : "xmark.seal.fill")
-                .font(.headline)
+                systemImage: verdict == .passed ? "checkmark.seal.fill" : "xmark.seal.fill"
+              )
+              .font(.headline)
             }
           }
           Section("Rungs") {

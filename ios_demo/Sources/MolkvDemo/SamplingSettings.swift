@@ -18,7 +18,8 @@ public final class SamplingSettings {
   /// The settings as the sampler takes them; a seed that is no number is an error.
   public func sampling() throws -> Sampling {
     if isGreedy { return .greedy }
-    return Sampling(temperature: temperature, topK: topK, topP: topP, minP: minP, seed: try number())
+    return Sampling(
+      temperature: temperature, topK: topK, topP: topP, minP: minP, seed: try number())
   }
 
   private func number() throws -> UInt64 {

@@ -59,9 +59,9 @@ public struct Benchmark: Sendable {
   ///
   /// - Parameter progress: told how many of all repetitions, the first included, are done.
   /// - Throws: `MolkvError`; `CancellationError` if the task is cancelled.
-  public func run(_ session: MolkvSession, progress: @Sendable (Int, Int) async -> Void) async throws
-    -> Report
-  {
+  public func run(
+    _ session: MolkvSession, progress: @Sendable (Int, Int) async -> Void
+  ) async throws -> Report {
     let manifest = session.bundle.manifest
     try check(manifest.model)
     var samples: [Sample] = []

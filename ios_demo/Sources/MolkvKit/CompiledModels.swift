@@ -28,7 +28,7 @@ public struct CompiledModels: Sendable {
       try files.createDirectory(at: folder, withIntermediateDirectories: true)
       do {
         try files.moveItem(at: compiled, to: target)
-      } catch where files.fileExists(atPath: target.path) {
+      } catch  where files.fileExists(atPath: target.path) {
         // Somebody else was faster.
       }
       return target

@@ -14,8 +14,8 @@ extension CoreMLFeeds {
     let names = Set(states().map(\.name))
     let found = Set(description.stateDescriptionsByName.keys)
     if let different = names.symmetricDifference(found).min() {
-      throw refusal(
-        file, "state \(different) of \(function) is \(names.contains(different) ? "missing" : "unknown")")
+      let fault = names.contains(different) ? "missing" : "unknown"
+      throw refusal(file, "state \(different) of \(function) is \(fault)")
     }
     for (name, state) in description.stateDescriptionsByName
     where state.stateConstraint?.dataType != .float16 {
@@ -34,7 +34,8 @@ extension CoreMLFeeds {
       if shape != feed.shape || constraint.dataType != feed.type {
         throw refusal(
           file,
-          "\(what) \(feed.name) is \(constraint.dataType) \(shape), expected \(feed.type) \(feed.shape)")
+          "\(what) \(feed.name) is \(constraint.dataType) \(shape), expected \(feed.type) "
+            + "\(feed.shape)")
       }
     }
     if let unknown = Set(found.keys).subtracting(expected.map(\.name)).min() {

@@ -35,7 +35,7 @@ public final class ExpertBlob: @unchecked Sendable {
     options.struct_size = UInt32(MemoryLayout<molkv_blob_options>.size)
     options.readers = threads
     let paths = files.map { UnsafePointer(strdup($0)) }
-    defer { paths.forEach { free(UnsafeMutablePointer(mutating: $0)) } }
+    defer { for path in paths { free(UnsafeMutablePointer(mutating: path)) } }
     handle = try makeNative { molkv_blob_open(paths, paths.count, &options, $0, $1) }
     var info = molkv_blob_info()
     molkv_blob_get_info(handle, &info)

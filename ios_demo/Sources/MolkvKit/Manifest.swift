@@ -120,7 +120,7 @@ public struct Manifest: Sendable {
   public static func read(folder: URL) throws -> Manifest {
     let file = folder.appendingPathComponent(fileName).path
     let content = try readFile(file, limit: 64 << 20)
-    let version = try decodeJSON(Versioned.self, content, file: file).schema_version
+    let version = try decodeJSON(Versioned.self, content, file: file).schemaVersion
     guard version == schemaVersion else {
       throw MolkvError(
         .bundle, "\(file): schema_version is \(version), this app reads \(schemaVersion)",
@@ -132,7 +132,8 @@ public struct Manifest: Sendable {
   }
 
   private struct Versioned: Decodable {
-    let schema_version: Int
+    enum CodingKeys: String, CodingKey { case schemaVersion = "schema_version" }
+    let schemaVersion: Int
   }
 
   private func checkNames(_ file: String) throws {

@@ -115,7 +115,9 @@ final class CoreMLGraphTests: XCTestCase {
       }
       XCTAssertTrue(models.calls.contains { $0.function == "prefill" })
       for call in models.calls where call.function == "prefill" {
-        let position = call.inputs["position"]!.withUnsafeBufferPointer(ofType: Int32.self) { $0[0] }
+        let position = call.inputs["position"]!.withUnsafeBufferPointer(ofType: Int32.self) {
+          $0[0]
+        }
         XCTAssertLessThanOrEqual(
           Int(position) + graph.chunk, bundle.manifest.backends["coreml"]!.limits!.cacheTokens)
       }

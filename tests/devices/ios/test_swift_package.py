@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from molkv_runtime.native.library import operator_library
-from tests.devices.ios.conftest import BUILD_OPTIONS, DEMO
+from tests.devices.ios.conftest import BUILD_OPTIONS, DEMO, PACKAGE
 from tests.devices.ios.core_ml_server import serving
 
 if TYPE_CHECKING:
@@ -42,6 +42,18 @@ def test_the_core_is_compiled_from_its_own_sources() -> None:
     link = DEMO / "native"
     assert link.is_symlink()
     assert str(link.readlink()) == "../native"
+
+
+def test_swift_format_would_change_nothing(swift: SwiftToolchain) -> None:
+    lint = ("swift-format", "lint", "--strict", "--recursive")
+    places = ("Sources", "App", "Linux", "Tests", "Package.swift")
+    assert swift.done("env", "-C", PACKAGE, *lint, *places) == ""
+
+
+def test_swift_format_objects_to_bad_layout(swift: SwiftToolchain, ios_folder: Path) -> None:
+    file = ios_folder / "Bad.swift"
+    file.write_text("let  a=1\n")
+    assert swift.run("swift-format", "lint", "--strict", file).returncode != 0
 
 
 @pytest.mark.parametrize("suite", suites())
