@@ -1,5 +1,11 @@
 import Foundation
 
+#if canImport(Darwin)
+  // The C header declares a constant as a variable, `mach_task_self_`.
+  @preconcurrency import Darwin
+  import os
+#endif
+
 /// What this process takes of the device's memory.
 public struct ProcessMemory: Equatable, Sendable {
   /// Bytes that count against the app's limit.

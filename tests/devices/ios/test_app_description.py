@@ -37,12 +37,14 @@ def app(project: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_plutil_finds_nothing_in_the_property_lists(swift: SwiftToolchain) -> None:
-    output = swift.done("plutil", "-lint", *(PACKAGE / "App" / name for name in LISTS))
+    output = swift.done("plutil", "-lint", "--", *(PACKAGE / "App" / name for name in LISTS))
     assert output.count("OK") == len(LISTS)
 
 
 def test_plutil_objects_to_what_is_none(swift: SwiftToolchain) -> None:
-    assert swift.run("plutil", "-lint", PACKAGE / "Package.swift").returncode != 0
+    result = swift.run("plutil", "-lint", "--", PACKAGE / "Package.swift")
+    assert result.returncode != 0
+    assert "not in the correct format" in result.stdout
 
 
 def test_the_information_of_the_app_is_complete(app: dict[str, Any]) -> None:
