@@ -19,8 +19,8 @@ let core: [Target] = [
   // What Apple's systems bring, as far as this package uses it, so that all of it is compiled and
   // tested on Linux too: CryptoKit on OpenSSL; SwiftUI as declarations; Core ML as declarations and
   // arrays, whose models run where a test says. And a graph engine that Linux has.
-  let kitSystem: [Target.Dependency] = ["CoreML", "CryptoKit"]
-  let appSystem: [Target.Dependency] = ["SwiftUI", "UniformTypeIdentifiers"]
+  let kitDependencies: [Target.Dependency] = ["CMolkv", "CoreML", "CryptoKit"]
+  let appDependencies: [Target.Dependency] = ["MolkvKit", "SwiftUI", "UniformTypeIdentifiers"]
   let linuxOnly: [Target] = [
     .systemLibrary(name: "CMalloc", path: "Linux/CMalloc"),
     .systemLibrary(name: "COpenSSL", path: "Linux/COpenSSL"),
@@ -53,10 +53,15 @@ let core: [Target] = [
     .testTarget(name: "MolkvDemoTests", dependencies: ["MolkvDemo", "MolkvKit", "MolkvTesting"]),
   ]
 #else
-  let kitSystem: [Target.Dependency] = []
-  let appSystem: [Target.Dependency] = []
+  let kitDependencies: [Target.Dependency] = ["CMolkv"]
+  let appDependencies: [Target.Dependency] = ["MolkvKit"]
   let linuxOnly: [Target] = []
 #endif
+
+let shared: [Target] = [
+  .target(name: "MolkvKit", dependencies: kitDependencies),
+  .target(name: "MolkvDemo", dependencies: appDependencies),
+]
 
 let package = Package(
   name: "Molkv",
@@ -65,9 +70,6 @@ let package = Package(
     .library(name: "MolkvKit", targets: ["MolkvKit"]),
     .library(name: "MolkvDemo", targets: ["MolkvDemo"]),
   ],
-  targets: core + linuxOnly + [
-    .target(name: "MolkvKit", dependencies: ["CMolkv"] + kitSystem),
-    .target(name: "MolkvDemo", dependencies: ["MolkvKit"] + appSystem),
-  ],
+  targets: [core, linuxOnly, shared].flatMap { $0 },
   cxxLanguageStandard: .cxx17
 )
