@@ -22,11 +22,7 @@ public struct BundleImporter: Sendable {
   /// Every file is hashed while it is copied and compared with the manifest, the blob included. The
   /// copy is excluded from backups: it can be imported again. Cancelling the task that reads the
   /// stream removes what was copied. The stream throws `MolkvError`.
-  ///
-  /// - Parameter replace: take the place of a bundle of the same name.
-  public func importBundle(from source: URL, replace: Bool = false)
-    -> AsyncThrowingStream<Progress, any Error>
-  {
+  public func importBundle(from source: URL) -> AsyncThrowingStream<Progress, any Error> {
     AsyncThrowingStream(bufferingPolicy: .bufferingNewest(1)) { continuation in
       let task = Task.detached(priority: .userInitiated) {
         #if canImport(Darwin)
@@ -35,7 +31,7 @@ public struct BundleImporter: Sendable {
           defer { if scoped { source.stopAccessingSecurityScopedResource() } }
         #endif
         do {
-          try copy(source, replace: replace) { continuation.yield($0) }
+          try copy(source) { continuation.yield($0) }
           continuation.finish()
         } catch {
           continuation.finish(throwing: error)
@@ -45,14 +41,14 @@ public struct BundleImporter: Sendable {
     }
   }
 
-  private func copy(_ source: URL, replace: Bool, report: (Progress) -> Void) throws {
+  func copy(_ source: URL, report: (Progress) -> Void) throws {
     let manifest = try Manifest.read(folder: source)
     let target = try library.folder(named: source.lastPathComponent)
     let files = FileManager.default
-    if files.fileExists(atPath: target.path) && !replace {
+    if files.fileExists(atPath: target.path) {
       throw MolkvError(
         .usage, "\(target.lastPathComponent): a bundle of this name is there",
-        fix: "delete it first, or replace it")
+        fix: "delete it first, or rename the new one")
     }
     let total = manifest.totalBytes
     try library.checkRoom(for: total)
@@ -72,11 +68,7 @@ public struct BundleImporter: Sendable {
     }
     _ = try MolkvBundle(folder: partial, verifyChecksums: false)
     try writing(target) {
-      if files.fileExists(atPath: target.path) {
-        _ = try files.replaceItemAt(target, withItemAt: partial)
-      } else {
-        try files.moveItem(at: partial, to: target)
-      }
+      try files.moveItem(at: partial, to: target)
       try library.excludeFromBackup(target)
     }
     report(Progress(done: total, total: total, folder: target))

@@ -5,13 +5,13 @@ import XCTest
 
 /// Bundles are copied whole and checked, or not at all.
 final class BundleImporterTests: XCTestCase {
-  private func copy(
-    _ source: URL, to library: BundleLibrary, replace: Bool = false
-  ) async throws -> [BundleImporter.Progress] {
+  private func copy(_ source: URL, to library: BundleLibrary) async throws -> [BundleImporter
+    .Progress]
+  {
     var all: [BundleImporter.Progress] = []
-    for try await progress in BundleImporter(into: library).importBundle(
-      from: source, replace: replace)
-    { all.append(progress) }
+    for try await progress in BundleImporter(into: library).importBundle(from: source) {
+      all.append(progress)
+    }
     return all
   }
 
@@ -55,7 +55,7 @@ final class BundleImporterTests: XCTestCase {
     }
   }
 
-  func testABundleOfTheSameNameIsReplacedOnlyWhenAsked() async throws {
+  func testABundleOfTheSameNameStays() async throws {
     try await Fixtures.temporaryFolder { folder in
       let library = BundleLibrary(folder: folder)
       _ = try await copy(Fixtures.small, to: library)
@@ -65,7 +65,6 @@ final class BundleImporterTests: XCTestCase {
       } catch let error as MolkvError {
         XCTAssertEqual(error.kind, .usage)
       }
-      _ = try await copy(Fixtures.small, to: library, replace: true)
       XCTAssertEqual(try names(library), ["small"])
       _ = try MolkvBundle(folder: folder.appendingPathComponent("small"))
     }
@@ -74,11 +73,13 @@ final class BundleImporterTests: XCTestCase {
   func testCancellingRemovesWhatWasCopied() async throws {
     try await Fixtures.temporaryFolder { folder in
       let library = BundleLibrary(folder: folder)
-      let stream = BundleImporter(into: library).importBundle(from: Fixtures.tiny)
-      for try await progress in stream where progress.done > 1 << 20 { break }
-      for _ in 0..<500 where try !names(library).isEmpty {
-        try await Task.sleep(nanoseconds: 10_000_000)
+      let task = Task {
+        try BundleImporter(into: library).copy(Fixtures.tiny) { progress in
+          if progress.done > 1 << 20 { withUnsafeCurrentTask { $0?.cancel() } }
+        }
       }
+      let result = await task.result
+      XCTAssertThrowsError(try result.get()) { XCTAssertTrue($0 is CancellationError) }
       XCTAssertEqual(try names(library), [])
     }
   }
@@ -86,7 +87,7 @@ final class BundleImporterTests: XCTestCase {
   func testCopiesThatACrashLeftAreRemoved() async throws {
     try await Fixtures.temporaryFolder { folder in
       let library = BundleLibrary(folder: folder)
-      let left = folder.appendingPathComponent(".partial-1-crashed")
+      let left = folder.appendingPathComponent(".partial-0-crashed")
       try FileManager.default.createDirectory(at: left, withIntermediateDirectories: true)
       XCTAssertEqual(try library.bundles(), [])
       XCTAssertEqual(try names(library), [])
