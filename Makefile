@@ -79,11 +79,12 @@ packages = dpkg-query --show $(1) >/dev/null 2>&1 || { \
 	apt-get update -qq && apt-get install -y -qq $(1); }
 
 # GoogleTest, Clang's sanitizers and fuzzer, and an emulated 64-bit ARM test the native core; the
-# next three are for molkv-run; strace counts the reads that the system really sees; a JDK and what
-# follows it compile, package and run the Android demo.
+# next three are for molkv-run; strace counts the reads that the system really sees; mmdebstrap makes
+# the systems in which Swift builds ios_demo and emulated ARM runs android_demo, and the rest compiles
+# and packages the latter.
 PACKAGES := libgtest-dev clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user-static \
 	nlohmann-json3-dev libcli11-dev libssl-dev strace \
-	default-jdk-headless mmdebstrap junit4 libgoogle-gson-java aapt apksigner zipalign \
+	mmdebstrap default-jdk-headless junit4 libgoogle-gson-java aapt apksigner zipalign \
 	android-framework-res dexdump proguard-cli
 
 .PHONY: compiler fio system-packages

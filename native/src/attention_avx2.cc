@@ -2,7 +2,7 @@
 
 #include "attention.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
 #include <immintrin.h>
 
@@ -107,6 +107,15 @@ struct Avx2 {
 }  // namespace
 
 const AttentionKernel kAttentionAvx2 = {"avx2", ProcessorHasAvx2, Attend<Avx2>, Exponentials<Avx2>};
+
+}  // namespace molkv
+
+#elif defined(__x86_64__)
+
+namespace molkv {
+
+// Built without the instructions, as builds without options of each file's own do.
+const AttentionKernel kAttentionAvx2 = {"avx2", [] { return false; }, nullptr, nullptr};
 
 }  // namespace molkv
 

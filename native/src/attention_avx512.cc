@@ -2,7 +2,8 @@
 
 #include "attention.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__AVX512F__) && defined(__AVX512BW__) && \
+    defined(__AVX512VL__) && defined(__AVX512DQ__)
 
 // GCC 12 and 13 take their own header's undefined vectors for a mistake (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
@@ -123,6 +124,15 @@ struct Avx512 {
 
 const AttentionKernel kAttentionAvx512 = {"avx512", ProcessorHasAvx512, Attend<Avx512>,
                                           Exponentials<Avx512>};
+
+}  // namespace molkv
+
+#elif defined(__x86_64__)
+
+namespace molkv {
+
+// Built without the instructions, as builds without options of each file's own do.
+const AttentionKernel kAttentionAvx512 = {"avx512", [] { return false; }, nullptr, nullptr};
 
 }  // namespace molkv
 

@@ -7,7 +7,7 @@
 
 #include "attention.h"
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
 
 #include "attention_neon.h"
 
@@ -126,6 +126,16 @@ struct NeonDotprod : Neon {
 
 const AttentionKernel kAttentionNeonDotprod = {"neon-dotprod", ProcessorHasDotprod,
                                                Attend<NeonDotprod>, Exponentials<NeonDotprod>};
+
+}  // namespace molkv
+
+#elif defined(__aarch64__)
+
+namespace molkv {
+
+// Built without the instructions, as builds without options of each file's own do.
+const AttentionKernel kAttentionNeonDotprod = {"neon-dotprod", [] { return false; }, nullptr,
+                                               nullptr};
 
 }  // namespace molkv
 
