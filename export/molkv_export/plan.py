@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from molkv_export.blob_writer import blob_file_name
+from molkv_export.errors import ExportError
 from molkv_export.expert_blob import blob_headers, working_bytes
 from molkv_export.graph_sizes import dense_names, graph_sizes
 from molkv_export.model_card import CARD_FILE
@@ -20,7 +21,7 @@ from molkv_runtime.manifest import MANIFEST_FILE, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
-__all__ = ["ExportPlan", "make_plan"]
+__all__ = ["ExportPlan", "make_plan", "require_exportable"]
 
 _FLOAT_BYTES = 4
 # Interpreter and libraries, measured where everything else is small: 310 MiB from Python, 20 more
@@ -68,6 +69,20 @@ class ExportPlan:
         return sum(self.files.values())
 
 
+def require_exportable(config: ModelConfig) -> None:
+    """Check that graphs and kernels know a model's way to mix its experts.
+
+    Raises:
+        ExportError: it is one of the variants that were only studied.
+    """
+    if config.studied:
+        named = ", ".join(f"{name} {value}" for name, value in config.studied.items())
+        raise ExportError(
+            f"the model has {named}, which only the study of variants has",
+            fix="export models with the expert_scoring key_age or key and nothing of these",
+        )
+
+
 def make_plan(
     checkpoint: Checkpoint,
     experts: ExpertPrecision,
@@ -86,9 +101,10 @@ def make_plan(
         shard_size: the most bytes of a file of the expert blob; None makes a single file.
 
     Raises:
-        ExportError: `shard_size` is too small.
+        ExportError: `shard_size` is too small, or the model is a variant that was only studied.
     """
     config = checkpoint.config
+    require_exportable(config)
     parameters = sum(checkpoint.size(name) for name in dense_names(checkpoint))
     headers = []
     if config.has_experts:

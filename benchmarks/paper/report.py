@@ -1,0 +1,103 @@
+"""Renders tables and plots from the results; docs/paper.md holds them between marks."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.paper.results import Result, read_results
+from benchmarks.paper.study import TABLES, Table
+
+__all__ = ["Group", "grouped", "render_document", "render_table", "verdict"]
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "paper.md"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The results of one row: the same model with one or several seeds."""
+
+    results: Sequence[Result]
+
+    @property
+    def first(self) -> Result:
+        """Whose model and costs are those of all."""
+        return self.results[0]
+
+    @property
+    def mean(self) -> float:
+        """Of the validation losses."""
+        return statistics.fmean(result.validation_loss for result in self.results)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None with one seed."""
+        losses = [result.validation_loss for result in self.results]
+        return statistics.stdev(losses) if len(losses) > 1 else None
+
+
+def grouped(results: Sequence[Result]) -> dict[str, Group]:
+    """The results by row."""
+    rows: dict[str, list[Result]] = {}
+    for result in results:
+        rows.setdefault(result.row, []).append(result)
+    return {name: Group(sorted(found, key=lambda r: r.seed)) for name, found in rows.items()}
+
+
+def render_table(table: Table, groups: Mapping[str, Group]) -> str:
+    """A table in Markdown; rows without results are left out."""
+    lines = [
+        "| model | row | seeds | validation loss | to the first | values stored | "
+        "bytes a token | multiply-adds | activated | trained |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    known = [name for name in table.rows if name in groups]
+    for name in known:
+        group, base = groups[name], groups[known[0]]
+        result = group.first
+        spread = "" if group.spread is None else f" ± {group.spread:.4f}"
+        seeds = {result.seed for result in group.results}
+        same = [result for result in base.results if result.seed in seeds]
+        difference = ""
+        if group is not base and same:
+            difference = f"{group.mean - Group(same).mean:+.4f}"
+        lines.append(
+            f"| {result.title} | `{name}` | {len(group.results)} | {group.mean:.4f}{spread} | "
+            f"{difference} | {result.stored_values:,} | {result.bytes_per_token:,} | "
+            f"{result.multiply_adds:,} | {result.activated_parameters:,} | "
+            f"{result.trained_parameters:,} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def verdict(molkv: Group, mole: Group) -> tuple[float, float, bool]:
+    """MoLKV's lead, the larger spread of the two, and whether the lead exceeds it twice."""
+    lead = mole.mean - molkv.mean
+    spread = max(molkv.spread or 0.0, mole.spread or 0.0)
+    proven = molkv.spread is not None and mole.spread is not None and lead > 2 * spread
+    return lead, spread, proven
+
+
+def render_document(text: str, results: Sequence[Result]) -> str:
+    """The document with every marked table rendered anew.
+
+    Raises:
+        KeyError: a mark names no table.
+    """
+    groups = grouped(results)
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}{render_table(TABLES[match[2]], groups)}{match[3]}"
+
+    return re.sub(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", table, text, flags=re.DOTALL)
+
+
+def write_report(results: Path) -> list[Path]:
+    """Render docs/paper.md and its plots anew; the files written."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(render_document(text, read_results(results)), encoding="utf-8")
+    return [DOCUMENT]

@@ -1,0 +1,239 @@
+"""What is compared: scales, models, and the tables that a question puts them into."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.paper.costs import activated_parameters, multiply_adds
+from molkv_model.config import ModelConfig, preset
+
+__all__ = ["ROWS", "SCALES", "Row", "Run", "Scale", "Table", "widened"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Backbone, data and schedule that all models of a table share.
+
+    Attributes:
+        name: in the names of rows.
+        backbone: a dense model; the others add experts to it.
+        tokens: to train on; no training token is read twice where the corpus is large enough.
+        batch_tokens: of a step, over all ranks.
+        sequence_length: in tokens.
+        learning_rate: the schedule's peak.
+        warmup_steps: until the peak.
+        evaluations: validation losses on the way, the last included.
+        validation_sequences: scored each time.
+        once: whether no token is read twice.
+        seeds: of a full comparison.
+    """
+
+    name: str
+    backbone: ModelConfig
+    tokens: int
+    batch_tokens: int
+    sequence_length: int
+    learning_rate: float
+    warmup_steps: int
+    evaluations: int
+    validation_sequences: int
+    once: bool = True
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def molkv(self, **changes: Any) -> ModelConfig:
+        """MoLKV with the numbers of the preset ``tiny`` scaled to this width, W 16, and changes."""
+        width = self.backbone.hidden_size
+        numbers: dict[str, Any] = {
+            "architecture": "molkv",
+            "num_experts": 4,
+            "expert_intermediate_size": 2 * width,
+            "expert_key_size": width // 8,
+            "expert_query_heads": 4,
+            "expert_window": 16,
+        }
+        return dataclasses.replace(self.backbone, **{**numbers, **changes})
+
+    def mole(self, **changes: Any) -> ModelConfig:
+        """MoLE that stores as many values a token as `molkv` does.
+
+        Its shared network is wider by as much as MoLKV's query, norms and age bias weigh, so that
+        both activate the same number of parameters.
+        """
+        molkv = self.molkv()
+        values = molkv.num_experts * (
+            molkv.hidden_size + molkv.expert_query_heads * molkv.expert_key_size
+        )
+        mole = dataclasses.replace(
+            molkv.as_mole(), **{"num_experts": values // molkv.hidden_size, **changes}
+        )
+        return widened(mole, activated_parameters(molkv), activated_parameters)
+
+    def dense(self) -> ModelConfig:
+        """No experts, and as many activated parameters as `molkv`."""
+        return widened(self.backbone, activated_parameters(self.molkv()), activated_parameters)
+
+
+def widened(config: ModelConfig, goal: int, count: Any) -> ModelConfig:
+    """The config with the shared network's width that brings `count` closest to `goal`."""
+    layers = config.num_hidden_layers
+    of_one = 3 * config.hidden_size * layers
+    more = round((goal - count(config)) / of_one)
+    return dataclasses.replace(config, intermediate_size=config.intermediate_size + more)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model that is trained, with one or several seeds.
+
+    Attributes:
+        name: unique, for the command line.
+        title: as tables print it.
+        scale: what it shares with the others.
+        model: its hyper-parameters.
+        seeds: one run each.
+    """
+
+    name: str
+    title: str
+    scale: Scale
+    model: ModelConfig
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row with one seed."""
+
+    row: Row
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder and result."""
+        return f"{self.row.name}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that answer one question.
+
+    Attributes:
+        name: for the command line.
+        question: the heading.
+        rows: names of rows.
+    """
+
+    name: str
+    question: str
+    rows: tuple[str, ...]
+
+
+_MINI = ModelConfig(
+    vocab_size=2048,
+    hidden_size=64,
+    intermediate_size=172,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    max_position_embeddings=256,
+).without_experts()
+
+SCALES: Mapping[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        Scale("early", _MINI, 500_000, 1024, 256, 4e-3, 50, 5, 128),
+        Scale("mini", _MINI, 2_000_000, 1024, 256, 4e-3, 100, 8, 256),
+        Scale("tiny", ModelConfig().without_experts(), 8_000_000, 2048, 256, 3e-3, 100, 16, 256),
+        Scale(
+            "small",
+            preset("small").without_experts(),
+            200_000_000,
+            65_536,
+            1024,
+            1e-3,
+            200,
+            20,
+            256,
+            once=False,
+        ),
+    )
+}
+"""``early`` and ``mini`` are for a CPU core, ``tiny`` for a CPU overnight, ``small`` for GPUs."""
+
+
+def _main(scale: Scale) -> Iterator[Row]:
+    models = {
+        "dense": ("dense", scale.dense()),
+        "mole": ("MoLE", scale.mole()),
+        "molkv": ("MoLKV", scale.molkv()),
+    }
+    for name, (title, model) in models.items():
+        yield Row(f"{scale.name}-{name}", title, scale, model, scale.seeds)
+
+
+def _ablations(scale: Scale) -> Iterator[Row]:
+    changes: dict[str, tuple[str, dict[str, Any]]] = {
+        "shift2": ("half the heads with the key of the token before", {"expert_shifted_heads": 2}),
+        "shift4": ("all heads with the key of the token before", {"expert_shifted_heads": 4}),
+        "window1": ("W 1", {"expert_window": 1}),
+        "window8": ("W 8", {"expert_window": 8}),
+        "window64": ("W 64", {"expert_window": 64}),
+        "window256": ("W 256", {"expert_window": 256}),
+        "level": ("age bias starts at 0", {"expert_age_start": "level"}),
+        "fading": ("age bias starts fading with age", {"expert_age_start": "fading"}),
+        "no-age": ("no age bias", {"expert_scoring": "key"}),
+        "heads1": ("one head, dk 32", {"expert_query_heads": 1, "expert_key_size": 32}),
+        "heads8": ("eight heads, dk 4", {"expert_query_heads": 8, "expert_key_size": 4}),
+        "experts1": ("N 1", {"num_experts": 1}),
+        "experts8": ("N 8", {"num_experts": 8}),
+        "keys4": ("dk 4", {"expert_key_size": 4}),
+        "keys16": ("dk 16", {"expert_key_size": 16}),
+        "null": ("with a null expert", {"expert_null": True}),
+        "embedding-keys": ("keys from the embedding", {"expert_key_source": "embedding"}),
+        "plain-keys": ("keys and queries not normalised", {"expert_key_norm": False}),
+        "sigmoid": ("sigmoid gates", {"expert_scoring": "sigmoid"}),
+        "silu": ("SiLU gates", {"expert_scoring": "silu"}),
+        "past": ("MoLE mix plus a gated past", {"expert_scoring": "router_and_past"}),
+    }
+    for name, (title, change) in changes.items():
+        yield Row(f"{scale.name}-{name}", title, scale, scale.molkv(**change), (0,))
+    equal_compute = widened(
+        scale.mole(), multiply_adds(scale.molkv()), multiply_adds
+    )
+    yield Row(
+        f"{scale.name}-mole-compute",
+        "MoLE with as many multiply-adds",
+        scale,
+        equal_compute,
+        (0,),
+    )
+
+
+ROWS: Mapping[str, Row] = {
+    row.name: row
+    for scale in SCALES.values()
+    for row in (*_main(scale), *_ablations(scale))
+}
+
+
+def _tables(scale: Scale) -> Iterator[Table]:
+    def named(*names: str) -> tuple[str, ...]:
+        return tuple(f"{scale.name}-{name}" for name in names)
+
+    yield Table(
+        f"{scale.name}-main",
+        "MoLKV against MoLE and dense",
+        named("mole", "dense", "mole-compute", "molkv", "shift2"),
+    )
+    yield Table(f"{scale.name}-window", "window", named("molkv", "window1", "window8", "window64"))
+
+
+TABLES: Mapping[str, Table] = {
+    table.name: table for scale in SCALES.values() for table in _tables(scale)
+}
+
+MAIN = TABLES["mini-main"].rows
+"""What ``make paper`` trains."""
