@@ -8,7 +8,7 @@ TINY := model/molkv_model/checkpoints/tiny
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test lint corpus tiny baselines card clean
+.PHONY: demo test lint corpus tiny baselines card paper clean
 
 demo: $(VENV)/.export
 	$(VENV)/bin/molkv demo
@@ -39,6 +39,12 @@ baselines: $(VENV)/.export $(CORPUS)/.fetched
 # Scores the three on the same held-out text; needs `make tiny` and `make baselines`, does no step.
 card: $(VENV)/.export $(CORPUS)/.fetched
 	$(TRAIN) --out build/tiny --resume --compare build/tiny-mole --compare build/tiny-dense
+
+# MoLKV against MoLE and dense at equal cost (docs/paper.md), into build/paper; continues where it was
+# interrupted. ROWS="name ..." trains other rows; `python -m benchmarks.paper rows` lists them.
+paper: $(VENV)/.export
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.paper train $(ROWS)
+	$(VENV)/bin/python -m benchmarks.paper tables
 
 clean:
 	rm -rf $(VENV) build dist demo-bundle

@@ -1,13 +1,14 @@
 """The study of MoLKV against MoLE and dense at equal cost (docs/paper.md).
 
-    python -m benchmarks.paper corpus            fetch and encode the text
     python -m benchmarks.paper rows              list the rows
+    python -m benchmarks.paper corpus ROW...     fetch and encode the text that rows need
     python -m benchmarks.paper train ROW...      train rows with all their seeds, or continue them
-    python -m benchmarks.paper report            render the document's tables and plots
+    python -m benchmarks.paper tables            print the tables of what was trained
+    python -m benchmarks.paper document          render docs/paper.md from the results kept with it
 
-A row that has its results is not trained again; without a ROW, those of the main comparison on one
-CPU core are. An interrupted run continues when it is repeated. Under torchrun `train` is
-data-parallel; the corpus must be there already.
+A row whose results are in the folder of results is not trained again. Without a ROW, those of the
+main comparison on one CPU core are meant. An interrupted run continues when it is repeated. Under
+torchrun `train` is data-parallel; the corpus must be there already.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from pathlib import Path
 
 from benchmarks.paper.corpus import build_corpus
 from benchmarks.paper.execute import execute
-from benchmarks.paper.report import write_report
-from benchmarks.paper.results import RESULTS
+from benchmarks.paper.report import grouped, render_table, write_document
+from benchmarks.paper.results import RESULTS, Result, read_results
 from benchmarks.paper.sources import SourceError
-from benchmarks.paper.study import MAIN, ROWS, Run
+from benchmarks.paper.study import MAIN, ROWS, TABLES, Run
 from molkv_model.errors import ModelError
 from molkv_model.training_config import TrainingProgress
 
@@ -37,12 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["corpus", "rows", "train", "report"])
+    parser.add_argument("command", choices=["rows", "corpus", "train", "tables", "document"])
     parser.add_argument("rows", nargs="*", metavar="ROW")
     parser.add_argument("--seeds", type=int, nargs="+", help="these instead of each row's own")
     parser.add_argument("--corpus", type=Path, default=ROOT / "corpus" / "paper")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "paper")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=ROOT / "build" / "paper" / "results")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     if unknown := [name for name in arguments.rows if name not in ROWS]:
@@ -58,8 +59,14 @@ def _run(arguments: argparse.Namespace) -> None:
         for row in ROWS.values():
             print(f"{row.name:28} {row.title}")
         return
-    if arguments.command == "report":
-        for file in write_report(arguments.results):
+    if arguments.command == "tables":
+        groups = grouped(read_results(arguments.results))
+        for table in TABLES.values():
+            if not groups.keys().isdisjoint(table.rows):
+                print(f"{table.name}: {table.question}\n\n{render_table(table, groups)}")
+        return
+    if arguments.command == "document":
+        for file in write_document():
             print(file)
         return
     for name in arguments.rows or MAIN:
@@ -74,7 +81,9 @@ def _run(arguments: argparse.Namespace) -> None:
             run = Run(row, seed)
             result = execute(run, folder, arguments.work, arguments.results, _reporter(run))
             if os.environ.get("RANK", "0") == "0":
-                print(f"{run.name}: {result.validation_loss:.4f}", flush=True)
+                kept = RESULTS / f"{run.name}.json"
+                known = f", kept: {Result.read(kept).validation_loss:.4f}" if kept.is_file() else ""
+                print(f"{run.name}: {result.validation_loss:.4f}{known}", flush=True)
 
 
 def _reporter(run: Run) -> Callable[[TrainingProgress], None]:

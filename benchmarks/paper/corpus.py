@@ -32,7 +32,9 @@ HELD_OUT_OF_256 = 6
 """Passages whose content's hash begins with a byte below this are held out: 2.3 %."""
 NGRAM_WORDS = 8
 MOST_SHARED = 0.05
-_TOKENIZER_EVERY = 4  # passages; a quarter of the text decides the same merges in a quarter of the time
+_TOKENIZER_EVERY = (
+    4  # passages; a quarter of the text decides the same merges in a quarter of the time
+)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from benchmarks.paper.plots import Draw, age_bias_plot, save, tokens_plot, window_plot
 from benchmarks.paper.results import Result, read_results
 from benchmarks.paper.study import TABLES, Table
 
-__all__ = ["Group", "grouped", "render_document", "render_table", "verdict"]
+__all__ = [
+    "PLOTS",
+    "Group",
+    "grouped",
+    "render_document",
+    "render_plots",
+    "render_table",
+    "verdict",
+    "write_document",
+]
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "paper.md"
@@ -32,6 +43,14 @@ class Group:
     def mean(self) -> float:
         """Of the validation losses."""
         return statistics.fmean(result.validation_loss for result in self.results)
+
+    def of_seed(self, seed: int) -> float:
+        """The validation loss of one seed.
+
+        Raises:
+            KeyError: there is no such result.
+        """
+        return {result.seed: result.validation_loss for result in self.results}[seed]
 
     @property
     def spread(self) -> float | None:
@@ -96,8 +115,26 @@ def render_document(text: str, results: Sequence[Result]) -> str:
     return re.sub(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", table, text, flags=re.DOTALL)
 
 
-def write_report(results: Path) -> list[Path]:
-    """Render docs/paper.md and its plots anew; the files written."""
+def render_plots(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Draw every plot whose rows have results; the files written."""
+    groups = grouped(results)
+    written = []
+    for name, draw in PLOTS.items():
+        save(draw(groups), folder / name)
+        written.append(folder / name)
+    return written
+
+
+def write_document() -> list[Path]:
+    """Render docs/paper.md and its plots anew from the results kept here; the files written."""
+    found = read_results()
     text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(render_document(text, read_results(results)), encoding="utf-8")
-    return [DOCUMENT]
+    DOCUMENT.write_text(render_document(text, found), encoding="utf-8")
+    return [DOCUMENT, *render_plots(found, DOCUMENT.parent / "images")]
+
+
+PLOTS: Mapping[str, Callable[[Mapping[str, Group]], Draw]] = {
+    "paper-tokens.svg": partial(tokens_plot, TABLES["early-main"]),
+    "paper-window.svg": partial(window_plot, TABLES["early-window"]),
+    "paper-age-bias.svg": lambda groups: age_bias_plot(groups["early-molkv"]),
+}

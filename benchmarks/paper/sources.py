@@ -76,7 +76,9 @@ def fetch(source: Source, folder: Path) -> None:
         if shutil.which(source.command[0]) is None:
             raise SourceError(f"{source.name}: {source.command[0]} is missing; install it")
         folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(source.command, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            source.command, cwd=folder, capture_output=True, text=True, check=False
+        )
         if done.returncode or not file.is_file():
             raise SourceError(
                 f"{source.name}: {' '.join(source.command)} gave no {source.file}: "

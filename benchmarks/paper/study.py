@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ class Scale:
         return widened(self.backbone, activated_parameters(self.molkv()), activated_parameters)
 
 
-def widened(config: ModelConfig, goal: int, count: Any) -> ModelConfig:
+def widened(config: ModelConfig, goal: int, count: Callable[[ModelConfig], int]) -> ModelConfig:
     """The config with the shared network's width that brings `count` closest to `goal`."""
     layers = config.num_hidden_layers
     of_one = 3 * config.hidden_size * layers
@@ -150,7 +150,7 @@ SCALES: Mapping[str, Scale] = {
         Scale(
             "small",
             preset("small").without_experts(),
-            200_000_000,
+            52_000_000,
             65_536,
             1024,
             1e-3,
@@ -200,9 +200,7 @@ def _ablations(scale: Scale) -> Iterator[Row]:
     }
     for name, (title, change) in changes.items():
         yield Row(f"{scale.name}-{name}", title, scale, scale.molkv(**change), (0,))
-    equal_compute = widened(
-        scale.mole(), multiply_adds(scale.molkv()), multiply_adds
-    )
+    equal_compute = widened(scale.mole(), multiply_adds(scale.molkv()), multiply_adds)
     yield Row(
         f"{scale.name}-mole-compute",
         "MoLE with as many multiply-adds",
@@ -213,27 +211,44 @@ def _ablations(scale: Scale) -> Iterator[Row]:
 
 
 ROWS: Mapping[str, Row] = {
-    row.name: row
-    for scale in SCALES.values()
-    for row in (*_main(scale), *_ablations(scale))
+    row.name: row for scale in SCALES.values() for row in (*_main(scale), *_ablations(scale))
 }
 
 
 def _tables(scale: Scale) -> Iterator[Table]:
-    def named(*names: str) -> tuple[str, ...]:
-        return tuple(f"{scale.name}-{name}" for name in names)
-
-    yield Table(
-        f"{scale.name}-main",
-        "MoLKV against MoLE and dense",
-        named("mole", "dense", "mole-compute", "molkv", "shift2"),
-    )
-    yield Table(f"{scale.name}-window", "window", named("molkv", "window1", "window8", "window64"))
+    questions = {
+        "main": (
+            "MoLKV against MoLE and dense",
+            ("mole", "dense", "mole-compute", "molkv", "shift2"),
+        ),
+        "scoring": (
+            "How pairs are weighed",
+            ("molkv", "null", "past", "sigmoid", "silu"),
+        ),
+        "age": (
+            "The age bias and its start",
+            ("molkv", "fading", "level", "no-age"),
+        ),
+        "keys": (
+            "Keys",
+            ("molkv", "shift2", "shift4", "plain-keys", "embedding-keys", "keys4", "keys16"),
+        ),
+        "numbers": (
+            "Heads and experts",
+            ("molkv", "heads1", "heads8", "experts1", "experts8"),
+        ),
+        "window": (
+            "The window",
+            ("molkv", "window1", "window8", "window64", "window256"),
+        ),
+    }
+    for name, (question, rows) in questions.items():
+        yield Table(f"{scale.name}-{name}", question, tuple(f"{scale.name}-{row}" for row in rows))
 
 
 TABLES: Mapping[str, Table] = {
     table.name: table for scale in SCALES.values() for table in _tables(scale)
 }
 
-MAIN = TABLES["mini-main"].rows
+MAIN = TABLES["early-main"].rows
 """What ``make paper`` trains."""

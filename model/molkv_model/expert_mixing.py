@@ -37,7 +37,7 @@ def first_age_bias(config: ModelConfig) -> Tensor:
     if config.expert_age_start == "level":
         return bias
     if config.expert_scoring in ("sigmoid", "silu"):
-        # Gates do not share a sum: the current token's add up to about one, the past's to a quarter.
+        # Gates share no sum: the current token's add up to about one, the past's to a quarter.
         bias[:] = -math.log(_SHARE * count * window)
         bias[:, :, 0] = -math.log(count) if config.expert_scoring == "sigmoid" else 0.5
         return bias

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
     from molkv_model.config import ModelConfig
 
-__all__ = ["DECISIVE", "BatchOrder", "Precision", "TrainingConfig", "TrainingProgress", "TrainingResult"]
+__all__ = [
+    "DECISIVE",
+    "BatchOrder",
+    "Precision",
+    "TrainingConfig",
+    "TrainingProgress",
+    "TrainingResult",
+]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SaveDtype = Literal["float32", "float16", "bfloat16"]
