@@ -81,7 +81,8 @@ def execute(
     facts = CorpusFacts.read(corpus)
     if file.is_file():
         result = Result.read(file)
-        if result.model == run.row.model.to_json() and result.training == _settings(config):
+        same = (result.model, result.training, result.corpus)
+        if same == (run.row.model.to_json(), _settings(config), facts.digest):
             return result
         logger.warning("%s is of other settings, and is made anew", file)
     train(config, on_progress)

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.paper.costs import activated_parameters, multiply_adds
 from molkv_model.config import ModelConfig, preset
 
-__all__ = ["ROWS", "SCALES", "Row", "Run", "Scale", "Table", "widened"]
+__all__ = ["MAIN", "ROWS", "SCALES", "TABLES", "Row", "Run", "Scale", "Table", "widened"]
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ class _Run:
         """This rank's part of the step's batch; a function of seed and step, so resume is exact."""
         length, data = self.config.sequence_length, self.corpus.training
         total = self.sequences * self.ranks.count
-        if self.config.batches == "once":
+        if self.order is not None:
             starts = self.order[self.step * total : (self.step + 1) * total]
         else:
             seed = (self.config.seed << 32) + self.step
