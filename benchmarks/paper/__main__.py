@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> None:
         for seed in arguments.seeds or row.seeds:
             run = Run(row, seed)
             result = execute(run, folder, arguments.work, arguments.results, _reporter(run))
-            if os.environ.get("RANK", "0") == "0":
+            if result is not None:
                 kept = RESULTS / f"{run.name}.json"
                 known = f", kept: {Result.read(kept).validation_loss:.4f}" if kept.is_file() else ""
                 print(f"{run.name}: {result.validation_loss:.4f}{known}", flush=True)

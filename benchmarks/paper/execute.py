@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,10 +72,10 @@ def execute(
     work: Path,
     results: Path,
     on_progress: Callable[[TrainingProgress], None] | None = None,
-) -> Result:
+) -> Result | None:
     """Train the run unless `results` has it, and keep its result there.
 
-    Under torchrun every rank calls this; the first writes.
+    Under torchrun every rank calls this; the first writes and returns it, the others None.
     """
     file = results / f"{run.name}.json"
     config = training_config(run, corpus, work)
@@ -86,6 +87,8 @@ def execute(
             return result
         logger.warning("%s is of other settings, and is made anew", file)
     train(config, on_progress)
+    if os.environ.get("RANK", "0") != "0":
+        return None
     result = _result(run, config, facts)
     result.write(file)
     shutil.rmtree(config.out / "training-state", ignore_errors=True)

@@ -93,9 +93,8 @@ def test_parameters_are_those_of_the_model_and_of_its_dense_graph(
     assert stored_values(config) * config.vocab_size == plan.expert_parameters
 
 
-@pytest.mark.parametrize("architecture", ["mole", "molkv"])
-def test_bytes_are_those_of_an_exported_row(architecture: str, tmp_path: Path) -> None:
-    config = small(architecture)
+def test_bytes_are_those_of_an_exported_row(tmp_path: Path) -> None:
+    config = small()
     save(random_model(config), tmp_path / "checkpoint")
     export(tmp_path / "checkpoint", tmp_path / "bundle")
     blob = Bundle.open(tmp_path / "bundle").open_experts()

@@ -17,12 +17,18 @@ from molkv_model.training import TrainingProgress
 from tests.model.training_runs import Interruption
 
 
+def run_alone(run: Run, corpus: Path, work: Path, results: Path) -> Result:
+    result = execute(run, corpus, work, results)
+    assert result is not None
+    return result
+
+
 def timeless(result: Result) -> Result:
     return dataclasses.replace(result, seconds=0.0)
 
 
 def test_a_result_has_what_the_tables_need(row: Row, corpus: Path, tmp_path: Path) -> None:
-    result = execute(Run(row, 1), corpus, tmp_path / "work", tmp_path / "results")
+    result = run_alone(Run(row, 1), corpus, tmp_path / "work", tmp_path / "results")
     assert (result.row, result.scale, result.seed) == ("test-molkv", "test", 1)
     assert result.model == row.model.to_json()
     assert result.corpus == "digest"
@@ -56,26 +62,27 @@ def test_an_interrupted_run_gives_the_same_result(
     steps: list[int] = []
     resumed = execute(run, corpus, tmp_path / "work", results, lambda p: steps.append(p.step))
     assert min(steps) > 4
-    whole = execute(run, corpus, tmp_path / "other", tmp_path / "whole")
+    assert resumed is not None
+    whole = run_alone(run, corpus, tmp_path / "other", tmp_path / "whole")
     assert timeless(resumed) == timeless(whole)
 
 
 def test_a_result_is_not_made_twice_unless_its_row_changed(
     row: Row, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = execute(Run(row, 0), corpus, tmp_path / "work", tmp_path / "results")
+    first = run_alone(Run(row, 0), corpus, tmp_path / "work", tmp_path / "results")
     genuine = module.train
     monkeypatch.setattr(module, "train", None)
     assert execute(Run(row, 0), corpus, tmp_path / "work", tmp_path / "results") == first
     monkeypatch.setattr(module, "train", genuine)
     wider = dataclasses.replace(row, model=dataclasses.replace(row.model, expert_window=7))
-    second = execute(Run(wider, 0), corpus, tmp_path / "work", tmp_path / "results")
+    second = run_alone(Run(wider, 0), corpus, tmp_path / "work", tmp_path / "results")
     assert second.model["expert_window"] == 7
     assert read_results(tmp_path / "results") == [second]
 
 
 def test_a_result_is_a_short_json_file(row: Row, corpus: Path, tmp_path: Path) -> None:
-    result = execute(Run(row, 0), corpus, tmp_path / "work", tmp_path / "results")
+    result = run_alone(Run(row, 0), corpus, tmp_path / "work", tmp_path / "results")
     file = tmp_path / "results" / "test-molkv-seed0.json"
     assert json.loads(file.read_text())["validation_loss"] == result.validation_loss
     assert Result.read(file) == result
