@@ -4,7 +4,7 @@
     python -m benchmarks.paper corpus ROW...     fetch and encode the text that rows need
     python -m benchmarks.paper train ROW...      train rows with all their seeds, or continue them
     python -m benchmarks.paper tables            print the tables of what was trained
-    python -m benchmarks.paper document          render docs/paper.md from the results kept with it
+    python -m benchmarks.paper documents         render docs/paper.md and README.md anew
 
 A row whose results are in the folder of results is not trained again. Without a ROW, those of the
 main comparison on one CPU core are meant. An interrupted run continues when it is repeated. Under
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.paper.corpus import build_corpus
 from benchmarks.paper.execute import execute
-from benchmarks.paper.report import grouped, render_table, write_document
+from benchmarks.paper.report import grouped, render_table, write_documents
 from benchmarks.paper.results import RESULTS, Result, read_results
 from benchmarks.paper.sources import SourceError
 from benchmarks.paper.study import MAIN, ROWS, TABLES, Run
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["rows", "corpus", "train", "tables", "document"])
+    parser.add_argument("command", choices=["rows", "corpus", "train", "tables", "documents"])
     parser.add_argument("rows", nargs="*", metavar="ROW")
     parser.add_argument("--seeds", type=int, nargs="+", help="these instead of each row's own")
     parser.add_argument("--corpus", type=Path, default=ROOT / "corpus" / "paper")
@@ -65,8 +65,8 @@ def _run(arguments: argparse.Namespace) -> None:
             if not groups.keys().isdisjoint(table.rows):
                 print(f"{table.name}: {table.question}\n\n{render_table(table, groups)}")
         return
-    if arguments.command == "document":
-        for file in write_document():
+    if arguments.command == "documents":
+        for file in write_documents():
             print(file)
         return
     for name in arguments.rows or MAIN:

@@ -1,4 +1,4 @@
-"""Renders tables and plots from the results; docs/paper.md holds them between marks."""
+"""Renders tables, plots and verdicts; docs/paper.md and README.md have them between marks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from benchmarks.paper.results import Result, read_results
 from benchmarks.paper.study import TABLES, Table
 
 __all__ = [
+    "DOCUMENTS",
+    "IMAGES",
     "PLOTS",
     "Group",
     "grouped",
     "render_document",
     "render_plots",
     "render_table",
+    "render_verdict",
     "verdict",
-    "write_document",
+    "write_documents",
 ]
 
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "paper.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (ROOT / "docs" / "paper.md", ROOT / "README.md")
+IMAGES = ROOT / "docs" / "images"
+_MARK = r"(<!-- {} ([\w -]+) -->\n).*?(<!-- end -->)"
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,27 @@ def verdict(molkv: Group, mole: Group) -> tuple[float, float, bool]:
     return lead, spread, proven
 
 
+def render_verdict(molkv: Group, mole: Group) -> str:
+    """A sentence that says whether the first leads the second."""
+    lead, spread, proven = verdict(molkv, mole)
+    sides = [
+        f"{group.mean:.4f}{'' if group.spread is None else f' ± {group.spread:.4f}'}"
+        for group in (molkv, mole)
+    ]
+    count = min(len(molkv.results), len(mole.results))
+    if molkv.spread is None or mole.spread is None:
+        conclusion = "one seed alone, so its spread is unknown and the lead is not proven"
+    else:
+        compared = "more" if proven else "not more"
+        conclusion = f"{compared} than twice the spread over {count} seeds, {spread:.4f}"
+    return (
+        f"{molkv.first.title} {sides[0]}, {mole.first.title} {sides[1]} nats a token: a lead of "
+        f"{lead:.4f}, {conclusion}.\n"
+    )
+
+
 def render_document(text: str, results: Sequence[Result]) -> str:
-    """The document with every marked table rendered anew.
+    """The document with every marked table and verdict rendered anew.
 
     Raises:
         KeyError: a mark names no table.
@@ -112,29 +137,56 @@ def render_document(text: str, results: Sequence[Result]) -> str:
     def table(match: re.Match[str]) -> str:
         return f"{match[1]}{render_table(TABLES[match[2]], groups)}{match[3]}"
 
-    return re.sub(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", table, text, flags=re.DOTALL)
+    def sentence(match: re.Match[str]) -> str:
+        names = match[2].split()
+        return f"{match[1]}{render_verdict(*(groups[name] for name in names))}{match[3]}"
+
+    text = re.sub(_MARK.format("table"), table, text, flags=re.DOTALL)
+    return re.sub(_MARK.format("verdict"), sentence, text, flags=re.DOTALL)
 
 
 def render_plots(results: Sequence[Result], folder: Path) -> list[Path]:
     """Draw every plot whose rows have results; the files written."""
     groups = grouped(results)
     written = []
-    for name, draw in PLOTS.items():
-        save(draw(groups), folder / name)
-        written.append(folder / name)
+    for name, plot in PLOTS.items():
+        if all(row in groups for row in plot.needs):
+            save(plot.draw(groups), folder / name)
+            written.append(folder / name)
     return written
 
 
-def write_document() -> list[Path]:
-    """Render docs/paper.md and its plots anew from the results kept here; the files written."""
+def write_documents() -> list[Path]:
+    """Render the documents and their plots anew from the results kept here; the files written."""
     found = read_results()
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(render_document(text, found), encoding="utf-8")
-    return [DOCUMENT, *render_plots(found, DOCUMENT.parent / "images")]
+    for file in DOCUMENTS:
+        text = file.read_text(encoding="utf-8")
+        file.write_text(render_document(text, found), encoding="utf-8")
+    return [*DOCUMENTS, *render_plots(found, IMAGES)]
 
 
-PLOTS: Mapping[str, Callable[[Mapping[str, Group]], Draw]] = {
-    "paper-tokens.svg": partial(tokens_plot, TABLES["early-main"]),
-    "paper-window.svg": partial(window_plot, TABLES["early-window"]),
-    "paper-age-bias.svg": lambda groups: age_bias_plot(groups["early-molkv"]),
+@dataclass(frozen=True)
+class Plot:
+    """A plot of the document.
+
+    Attributes:
+        needs: rows without whose results it is not drawn.
+        draw: from the groups of results.
+    """
+
+    needs: Sequence[str]
+    draw: Callable[[Mapping[str, Group]], Draw]
+
+
+PLOTS: Mapping[str, Plot] = {
+    "paper-tokens.svg": Plot(
+        ("early-mole", "early-molkv"), partial(tokens_plot, TABLES["early-main"])
+    ),
+    "paper-window.svg": Plot(
+        ("early-window1", "early-molkv", "early-window64"),
+        partial(window_plot, TABLES["early-window"]),
+    ),
+    "paper-age-bias.svg": Plot(
+        ("early-molkv",), lambda groups: age_bias_plot(groups["early-molkv"])
+    ),
 }

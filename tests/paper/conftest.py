@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict
 from pathlib import Path
 
@@ -46,9 +47,10 @@ def corpus(tmp_path: Path) -> Path:
     """A corpus folder of 1,000 ids, 200 of them held out."""
     folder = tmp_path / "corpus"
     folder.mkdir()
-    train_tokenizer([TextFile("", "abcd efgh abab cdcd " * 50, "")], 270).save(
-        str(folder / "tokenizer.json")
-    )
+    chosen = random.Random(0)  # noqa: S311 - text, not a secret
+    text = " ".join("".join(chosen.choices("abcdefgh", k=6)) for _ in range(300))
+    tokenizer = train_tokenizer([TextFile("", text, "")], VOCABULARY)
+    tokenizer.save(str(folder / "tokenizer.json"))
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, VOCABULARY, (1200,), generator=generator)
     Corpus(ids[200:], ids[:200]).save(folder / "tokens.safetensors")

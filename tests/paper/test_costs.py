@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paper.costs import (
@@ -18,13 +21,11 @@ from benchmarks.paper.costs import (
     trained_parameters,
 )
 from benchmarks.paper.study import SCALES
-from molkv_export.bundle import export
 from molkv_export.plan import make_plan
 from molkv_model.checkpoint import Checkpoint, save
 from molkv_model.config import ModelConfig
-from molkv_model.expert_mixing import windowed_attention
+from molkv_model.expert_mixing import windowed_gates
 from molkv_model.modeling import LanguageModel
-from molkv_runtime.bundle import Bundle
 from tests.model.small_models import random_model, small
 
 CONFIGS = {
@@ -36,43 +37,45 @@ CONFIGS = {
 }
 
 
-def counted(model: LanguageModel) -> int:
-    """Multiply-adds of the matrix products of a step, with a window of experts as a table."""
-    config = model.config
-    step = torch.randint(0, config.vocab_size, (1, 1))
+def products(compute: Callable[[], object]) -> int:
+    """Multiply-adds of the matrix products that a call does."""
     with FlopCounterMode(display=False) as counter:
-        dense = LanguageModel(config.without_experts())
-        dense(step)
-    # One position attends over itself: a score and a weighed value for each head.
-    own = 2 * config.num_hidden_layers * config.hidden_size
-    total = counter.get_total_flops() // 2 - own
-    x = torch.randn(1, 1, config.hidden_size)
-    for layer in model.model.layers:
-        if layer.experts is None:
-            continue
+        compute()
+    return counter.get_total_flops() // 2
+
+
+def counted(model: LanguageModel) -> int:
+    """Of a step: the linear maps of the backbone, and the experts as a table of a full window."""
+    config = model.config
+    hidden = torch.randn(1, config.hidden_size)
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    experts = [layer.experts for layer in model.model.layers if layer.experts is not None]
+    total = sum(products(partial(module, torch.randn(1, module.in_features))) for module in linear)
+    if model.lm_head is None:
+        total += products(lambda: hidden @ model.head_weight.T)
+    for layer_experts in experts:
         if config.has_keys:
-            with FlopCounterMode(display=False) as counter:
-                query = layer.experts.query(x)
-            total += counter.get_total_flops() // 2
-            total += _over_a_full_window(config, query)
+            total += _over_a_full_window(config)
         else:
             values = torch.randn(1, 1, config.num_experts, config.hidden_size)
-            with FlopCounterMode(display=False) as counter:
-                layer.experts._routed(x, values)
-            total += counter.get_total_flops() // 2
+            total += products(partial(_mixed, values, layer_experts.router(hidden[None])))
     return total
 
 
-def _over_a_full_window(config: ModelConfig, query: torch.Tensor) -> int:
+def _mixed(values: Tensor, scores: Tensor) -> Tensor:
+    """What `LookupExperts` does with the router's scores."""
+    return torch.einsum("btn,btnd->btd", scores, values)
+
+
+def _over_a_full_window(config: ModelConfig) -> int:
     """Of the last of W positions; blocks hold twice as many rows, half of them masked."""
     window, heads = config.expert_window, config.expert_query_heads
+    query = torch.randn(1, window, heads, config.expert_key_size)
     keys = torch.randn(1, window, config.num_experts, heads, config.expert_key_size)
     values = torch.randn(1, window, config.num_experts, config.hidden_size)
-    queries = query.expand(1, window, heads, config.expert_key_size)
     bias = torch.zeros(heads, config.num_experts, window)
-    with FlopCounterMode(display=False) as counter:
-        windowed_attention(queries, keys, values, bias)
-    return counter.get_total_flops() // 2 // window // 2
+    gates = partial(windowed_gates, query, keys, values, bias, torch.sigmoid)
+    return products(gates) // window // 2
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -81,7 +84,7 @@ def test_multiply_adds_are_those_of_the_matrix_products(config: ModelConfig) -> 
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_parameters_are_those_of_the_model_and_of_its_dense_graph(
+def test_parameters_and_bytes_are_those_of_the_model_and_of_its_export(
     config: ModelConfig, tmp_path: Path
 ) -> None:
     model = random_model(config)
@@ -91,16 +94,7 @@ def test_parameters_are_those_of_the_model_and_of_its_dense_graph(
     plan = make_plan(Checkpoint(tmp_path), "int8")
     assert activated_parameters(config) == plan.dense_parameters - embedding
     assert stored_values(config) * config.vocab_size == plan.expert_parameters
-
-
-def test_bytes_are_those_of_an_exported_row(tmp_path: Path) -> None:
-    config = small()
-    save(random_model(config), tmp_path / "checkpoint")
-    export(tmp_path / "checkpoint", tmp_path / "bundle")
-    blob = Bundle.open(tmp_path / "bundle").open_experts()
-    assert blob is not None
-    assert bytes_per_token(config) == blob.layout.row_stride
-    blob.close()
+    assert bytes_per_token(config) == plan.bytes_per_token
 
 
 def test_dense_models_read_nothing() -> None:
