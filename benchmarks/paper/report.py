@@ -27,7 +27,6 @@ __all__ = [
     "write_documents",
 ]
 
-
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "docs" / "paper.md", ROOT / "README.md")
 IMAGES = ROOT / "docs" / "images"
@@ -85,11 +84,11 @@ def render_table(table: Table, groups: Mapping[str, Group]) -> str:
         group, base = groups[name], groups[known[0]]
         result = group.first
         spread = "" if group.spread is None else f" ± {group.spread:.4f}"
-        seeds = {result.seed for result in group.results}
-        same = [result for result in base.results if result.seed in seeds]
+        both = {r.seed for r in group.results} & {r.seed for r in base.results}
         difference = ""
-        if group is not base and same:
-            difference = f"{group.mean - Group(same).mean:+.4f}"
+        if group is not base and both:
+            apart = [group.of_seed(seed) - base.of_seed(seed) for seed in sorted(both)]
+            difference = f"{statistics.fmean(apart):+.4f}"
         lines.append(
             f"| {result.title} | `{name}` | {len(group.results)} | {group.mean:.4f}{spread} | "
             f"{difference} | {result.stored_values:,} | {result.bytes_per_token:,} | "

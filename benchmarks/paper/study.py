@@ -169,33 +169,43 @@ def _main(scale: Scale) -> Iterator[Row]:
         "dense": ("dense", scale.dense()),
         "mole": ("MoLE", scale.mole()),
         "molkv": ("MoLKV", scale.molkv()),
+        "shift2": (
+            "MoLKV, shifted keys in half of the heads",
+            scale.molkv(expert_shifted_heads=2),
+        ),
     }
     for name, (title, model) in models.items():
         yield Row(f"{scale.name}-{name}", title, scale, model, scale.seeds)
 
 
 def _ablations(scale: Scale) -> Iterator[Row]:
+    size = scale.molkv().expert_key_size
     changes: dict[str, tuple[str, dict[str, Any]]] = {
-        "shift2": ("half the heads with the key of the token before", {"expert_shifted_heads": 2}),
-        "shift4": ("all heads with the key of the token before", {"expert_shifted_heads": 4}),
-        "window1": ("W 1", {"expert_window": 1}),
-        "window8": ("W 8", {"expert_window": 8}),
-        "window64": ("W 64", {"expert_window": 64}),
-        "window256": ("W 256", {"expert_window": 256}),
-        "level": ("age bias starts at 0", {"expert_age_start": "level"}),
-        "fading": ("age bias starts fading with age", {"expert_age_start": "fading"}),
-        "no-age": ("no age bias", {"expert_scoring": "key"}),
-        "heads1": ("one head, dk 32", {"expert_query_heads": 1, "expert_key_size": 32}),
-        "heads8": ("eight heads, dk 4", {"expert_query_heads": 8, "expert_key_size": 4}),
-        "experts1": ("N 1", {"num_experts": 1}),
-        "experts8": ("N 8", {"num_experts": 8}),
-        "keys4": ("dk 4", {"expert_key_size": 4}),
-        "keys16": ("dk 16", {"expert_key_size": 16}),
-        "null": ("with a null expert", {"expert_null": True}),
-        "embedding-keys": ("keys from the embedding", {"expert_key_source": "embedding"}),
-        "plain-keys": ("keys and queries not normalised", {"expert_key_norm": False}),
-        "sigmoid": ("sigmoid gates", {"expert_scoring": "sigmoid"}),
-        "silu": ("SiLU gates", {"expert_scoring": "silu"}),
+        "shift4": ("MoLKV, shifted keys in all heads", {"expert_shifted_heads": 4}),
+        "window1": ("MoLKV, W 1", {"expert_window": 1}),
+        "window8": ("MoLKV, W 8", {"expert_window": 8}),
+        "window64": ("MoLKV, W 64", {"expert_window": 64}),
+        "window256": ("MoLKV, W 256", {"expert_window": 256}),
+        "level": ("MoLKV, age bias starts at 0", {"expert_age_start": "level"}),
+        "fading": ("MoLKV, age bias starts fading with age", {"expert_age_start": "fading"}),
+        "no-age": ("MoLKV, no age bias", {"expert_scoring": "key"}),
+        "heads1": (
+            f"MoLKV, one head, dk {4 * size}",
+            {"expert_query_heads": 1, "expert_key_size": 4 * size},
+        ),
+        "heads8": (
+            f"MoLKV, eight heads, dk {size // 2}",
+            {"expert_query_heads": 8, "expert_key_size": size // 2},
+        ),
+        "experts1": ("MoLKV, N 1", {"num_experts": 1}),
+        "experts8": ("MoLKV, N 8", {"num_experts": 8}),
+        "keys-half": (f"MoLKV, dk {size // 2}", {"expert_key_size": size // 2}),
+        "keys-double": (f"MoLKV, dk {2 * size}", {"expert_key_size": 2 * size}),
+        "null": ("MoLKV, with a null expert", {"expert_null": True}),
+        "embedding-keys": ("MoLKV, keys from the embedding", {"expert_key_source": "embedding"}),
+        "plain-keys": ("MoLKV, keys and queries not normalised", {"expert_key_norm": False}),
+        "sigmoid": ("MoLKV, sigmoid gates", {"expert_scoring": "sigmoid"}),
+        "silu": ("MoLKV, SiLU gates", {"expert_scoring": "silu"}),
         "past": ("MoLE mix plus a gated past", {"expert_scoring": "router_and_past"}),
     }
     for name, (title, change) in changes.items():
@@ -231,7 +241,15 @@ def _tables(scale: Scale) -> Iterator[Table]:
         ),
         "keys": (
             "Keys",
-            ("molkv", "shift2", "shift4", "plain-keys", "embedding-keys", "keys4", "keys16"),
+            (
+                "molkv",
+                "shift2",
+                "shift4",
+                "plain-keys",
+                "embedding-keys",
+                "keys-half",
+                "keys-double",
+            ),
         ),
         "numbers": (
             "Heads and experts",
