@@ -56,7 +56,7 @@ class Scale:
         }
         return dataclasses.replace(self.backbone, **{**numbers, **changes})
 
-    def mole(self, **changes: Any) -> ModelConfig:
+    def mole(self) -> ModelConfig:
         """MoLE that stores as many values a token as `molkv` does.
 
         Its shared network is wider by as much as MoLKV's query, norms and age bias weigh, so that
@@ -66,9 +66,7 @@ class Scale:
         values = molkv.num_experts * (
             molkv.hidden_size + molkv.expert_query_heads * molkv.expert_key_size
         )
-        mole = dataclasses.replace(
-            molkv.as_mole(), **{"num_experts": values // molkv.hidden_size, **changes}
-        )
+        mole = dataclasses.replace(molkv.as_mole(), num_experts=values // molkv.hidden_size)
         return widened(mole, activated_parameters(molkv), activated_parameters)
 
     def dense(self) -> ModelConfig:
