@@ -8,7 +8,7 @@ TINY := model/molkv_model/checkpoints/tiny
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test lint corpus tiny baselines card benchmarks clean
+.PHONY: demo test lint corpus tiny baselines card paper benchmarks clean
 
 demo: $(VENV)/.export
 	$(VENV)/bin/molkv demo
@@ -43,6 +43,12 @@ card: $(VENV)/.export $(CORPUS)/.fetched
 # Hours; goes on where it was interrupted. `make benchmarks ARGUMENTS=--quick` takes minutes.
 benchmarks: $(VENV)/.bench fio
 	$(VENV)/bin/python -m benchmarks.report $(ARGUMENTS)
+
+# MoLKV against MoLE and dense at equal cost (docs/paper.md), into build/paper; continues where it was
+# interrupted. ROWS="name ..." trains other rows; `python -m benchmarks.paper rows` lists them.
+paper: $(VENV)/.export
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.paper train $(ROWS)
+	$(VENV)/bin/python -m benchmarks.paper tables
 
 clean:
 	rm -rf $(VENV) build dist demo-bundle

@@ -40,7 +40,7 @@ from molkv_export.output_folder import (
     require_replaceable,
 )
 from molkv_export.pass_costs import PassCost, measured
-from molkv_export.plan import ExportPlan, make_plan
+from molkv_export.plan import ExportPlan, make_plan, require_exportable
 from molkv_export.reference import ReferenceSession
 from molkv_export.threads import torch_threads
 from molkv_export.verify import record_verdict, verify
@@ -175,6 +175,7 @@ class _Export:
         self.choice = choice
         self.on_progress = on_progress
         self.checkpoint = Checkpoint(config.checkpoint)
+        require_exportable(self.checkpoint.config)
         self.embedding = stored_embedding(self.checkpoint.config, config.embedding)
         self.tokenizer_file = config.tokenizer or self.checkpoint.tokenizer_file
         self.tokenizer = None

@@ -11,6 +11,7 @@ from molkv_export.divergence import Comparison, block_rows
 from molkv_export.errors import ExportError
 from molkv_export.evaluate import Evaluation, cut, score
 from molkv_export.expert_precisions import row_bytes, row_precisions
+from molkv_export.plan import require_exportable
 from molkv_export.rounded_experts import round_experts
 from molkv_export.threads import torch_threads
 from molkv_export.trained_model import TrainedModel
@@ -122,6 +123,7 @@ class _Calibration:
                 f"{checkpoint.path}: the model has no experts whose precision could be chosen",
                 fix="leave --experts out",
             )
+        require_exportable(checkpoint.config)
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.max_kl = max_kl

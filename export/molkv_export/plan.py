@@ -9,6 +9,7 @@ from pathlib import Path
 
 from molkv_export.blob_writer import blob_file_name
 from molkv_export.embedding_place import EmbeddingPlace, stored_embedding
+from molkv_export.errors import ExportError
 from molkv_export.expert_blob import blob_headers
 from molkv_export.graph_sizes import dense_names, graph_sizes
 from molkv_export.memory_plan import peak_memory
@@ -21,7 +22,7 @@ from molkv_runtime.manifest import MANIFEST_FILE, DensePrecision
 from molkv_runtime.row_geometry import DataType, ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
-__all__ = ["ExportPlan", "make_plan"]
+__all__ = ["ExportPlan", "make_plan", "require_exportable"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,20 @@ class ExportPlan:
         return sum(self.files.values())
 
 
+def require_exportable(config: ModelConfig) -> None:
+    """Check that graphs and kernels know a model's way to mix its experts.
+
+    Raises:
+        ExportError: it is one of the variants that were only studied.
+    """
+    if config.studied:
+        named = ", ".join(f"{name} {value}" for name, value in config.studied.items())
+        raise ExportError(
+            f"the model has {named}, which only the study of variants has",
+            fix="export models with the expert_scoring key_age or key and nothing of these",
+        )
+
+
 def make_plan(
     checkpoint: Checkpoint,
     experts: ExpertPrecision,
@@ -82,9 +97,11 @@ def make_plan(
         embedding: where the input embedding goes.
 
     Raises:
-        ExportError: `shard_size` is too small, or the embedding cannot be where it is to go.
+        ExportError: `shard_size` is too small, the embedding cannot be where it is to go, or the
+            model is a variant that was only studied.
     """
     config = checkpoint.config
+    require_exportable(config)
     stored = stored_embedding(config, embedding)
     parameters = sum(checkpoint.size(name) for name in dense_names(checkpoint, embedding))
     headers = []

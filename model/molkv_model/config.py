@@ -12,10 +12,22 @@ from molkv_model.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PRESETS", "Architecture", "FeedForwardKind", "ModelConfig", "Scoring", "preset"]
+__all__ = [
+    "PRESETS",
+    "STUDIED",
+    "AgeStart",
+    "Architecture",
+    "FeedForwardKind",
+    "KeySource",
+    "ModelConfig",
+    "Scoring",
+    "preset",
+]
 
 Architecture = Literal["dense", "mole", "molkv"]
-Scoring = Literal["key_age", "key"]
+Scoring = Literal["key_age", "key", "sigmoid", "silu", "router_and_past"]
+AgeStart = Literal["current", "level", "fading"]
+KeySource = Literal["hidden", "embedding"]
 FeedForwardKind = Literal["swiglu", "gelu"]
 
 MODEL_TYPE = "molkv"
@@ -49,7 +61,17 @@ class ModelConfig:
         expert_query_heads: G; each head mixes its own slice of the value (d / G wide).
         expert_window: W, how many of the last tokens' experts a query attends over.
         expert_scoring: ``key_age`` adds a learned bias for each head, expert and age;
-            ``key`` scores with query and key alone.
+            ``key`` scores with query and key alone. The study's others: ``sigmoid`` and ``silu``
+            gate each pair alone instead of the softmax, ``router_and_past`` mixes the current
+            token's experts by a router and adds a gated softmax over the past ones.
+        expert_age_start: the age bias before training: ``current`` favours age 0 by ln 4W,
+            ``level`` none, ``fading`` the recent ages.
+        expert_key_norm: whether keys and queries are normalised.
+        expert_key_source: what keys are projected from: the expert's ``hidden`` units or the
+            normalised ``embedding``.
+        expert_null: whether the softmax has one more candidate, of value zero.
+        expert_shifted_heads: in the first so many heads a token's values have the keys of the
+            token before it.
 
     Raises:
         ConfigError: a field is out of range or two fields contradict each other.
@@ -73,6 +95,11 @@ class ModelConfig:
     expert_query_heads: int = 4
     expert_window: int = 64
     expert_scoring: Scoring = "key_age"
+    expert_age_start: AgeStart = "current"
+    expert_key_norm: bool = True
+    expert_key_source: KeySource = "hidden"
+    expert_null: bool = False
+    expert_shifted_heads: int = 0
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -94,19 +121,38 @@ class ModelConfig:
         """Whether there is an expert table at all."""
         return self.architecture != "dense"
 
+    @property
+    def studied(self) -> dict[str, Any]:
+        """What makes this a variant of the study (docs/paper.md), which no export knows; by name.
+
+        Empty for the model proper.
+        """
+        fields = {name: getattr(self, name) for name in STUDIED}
+        changed = {name: value for name, value in fields.items() if value != STUDIED[name]}
+        if self.expert_scoring not in ("key_age", "key"):
+            changed["expert_scoring"] = self.expert_scoring
+        return changed
+
     def without_experts(self) -> ModelConfig:
         """The dense baseline of the same activated size."""
-        return dataclasses.replace(self, architecture="dense", **_NO_EXPERTS)
+        return dataclasses.replace(self, architecture="dense", **_NO_EXPERTS, **STUDIED)
 
     def as_mole(self) -> ModelConfig:
         """The MoLE baseline with the same experts but router scores instead of keys."""
         return dataclasses.replace(
-            self, architecture="mole", expert_key_size=0, expert_query_heads=1, expert_window=1
+            self,
+            architecture="mole",
+            expert_key_size=0,
+            expert_query_heads=1,
+            expert_window=1,
+            **STUDIED,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``config.json``."""
-        return {"model_type": MODEL_TYPE, **dataclasses.asdict(self)}
+        """The content of ``config.json``; the study's fields only where they differ."""
+        fields = dataclasses.asdict(self)
+        plain = [name for name in STUDIED if name not in self.studied]
+        return {"model_type": MODEL_TYPE, **{n: v for n, v in fields.items() if n not in plain}}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], *, source: str = "config.json") -> ModelConfig:
@@ -128,7 +174,7 @@ class ModelConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(given) - known):
             raise ConfigError(f"{source}: unknown field {', '.join(unknown)}", fix="remove it")
-        if missing := sorted(known - set(given)):
+        if missing := sorted(known - set(given) - set(STUDIED)):
             raise ConfigError(f"{source}: missing field {', '.join(missing)}", fix="add it")
         try:
             return cls(**given)
@@ -176,6 +222,28 @@ class ModelConfig:
                 )
         if self.has_experts:
             self._check_multiple("hidden_size", "expert_query_heads")
+        self._check_studied()
+
+    def _check_studied(self) -> None:
+        if not 0 <= self.expert_shifted_heads <= self.expert_query_heads:
+            raise ConfigError(
+                f"expert_shifted_heads is {self.expert_shifted_heads}",
+                fix=f"0 to expert_query_heads {self.expert_query_heads}",
+            )
+        has_softmax = self.expert_scoring in ("key_age", "key")
+        for name, default in STUDIED.items():
+            if getattr(self, name) != default and not self.has_keys:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, but architecture is {self.architecture}",
+                    fix="only molkv has keys",
+                )
+        if self.expert_null and not has_softmax:
+            raise ConfigError(
+                f"expert_null is on, but expert_scoring is {self.expert_scoring}",
+                fix="a null expert needs one softmax: key_age or key",
+            )
+        if self.expert_scoring == "router_and_past" and self.expert_window < 2:
+            raise ConfigError("expert_window is 1", fix="router_and_past needs a past")
 
     def _check_multiple(self, name: str, of: str) -> None:
         given, divisor = getattr(self, name), getattr(self, of)
@@ -186,6 +254,14 @@ class ModelConfig:
             )
 
 
+STUDIED: Mapping[str, Any] = {
+    "expert_age_start": "current",
+    "expert_key_norm": True,
+    "expert_key_source": "hidden",
+    "expert_null": False,
+    "expert_shifted_heads": 0,
+}
+"""Fields for the comparison of variants (docs/paper.md), with the values of the model proper."""
 _NO_EXPERTS: Mapping[str, Any] = {
     "num_experts": 0,
     "expert_intermediate_size": 0,
@@ -228,6 +304,8 @@ def _check_types(config: ModelConfig) -> None:
         "architecture": get_args(Architecture),
         "feed_forward": get_args(FeedForwardKind),
         "expert_scoring": get_args(Scoring),
+        "expert_age_start": get_args(AgeStart),
+        "expert_key_source": get_args(KeySource),
     }
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from molkv_model.errors import TrainingError
+from molkv_model.weight_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,16 +65,44 @@ class TextFile:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token ids of all files, split.
+    """Token ids, split.
 
     Attributes:
-        training: int64 [tokens].
-        validation: int64 [tokens]; of every ten spans of 16,384 tokens (shorter where the text is
-            short) the sixth is held out.
+        training: int64 or int32 [tokens].
+        validation: int64 or int32 [tokens], held out.
     """
 
     training: Tensor
     validation: Tensor
+
+    def save(self, file: Path) -> None:
+        """Write the ids as int32 to a safetensors file."""
+        splits = {"training": self.training.int(), "validation": self.validation.int()}
+        write_whole(file, lambda temporary: save_file(splits, temporary))
+
+    @classmethod
+    def load(cls, file: Path) -> Corpus:
+        """Read what `save` wrote.
+
+        Raises:
+            TrainingError: the file is missing, damaged or holds something else.
+        """
+        try:
+            with safe_open(file, framework="pt") as stored:
+                corpus = cls(stored.get_tensor("training"), stored.get_tensor("validation"))
+        except (SafetensorError, OSError) as error:
+            raise TrainingError(f"{file}: cannot be read: {error}") from None
+        for ids in (corpus.training, corpus.validation):
+            if ids.dtype != torch.int32 or ids.ndim != 1:
+                raise TrainingError(
+                    f"{file}: holds {ids.dtype} {list(ids.shape)}",
+                    fix="token ids are a row of int32",
+                )
+        return corpus
+
+    def largest_id(self) -> int:
+        """Of both splits."""
+        return int(max(self.training.max(), self.validation.max()))
 
 
 def train_tokenizer(files: Sequence[TextFile], vocabulary_size: int) -> Tokenizer:
@@ -106,6 +137,8 @@ def train_tokenizer(files: Sequence[TextFile], vocabulary_size: int) -> Tokenize
 
 def encode_corpus(files: Sequence[TextFile], tokenizer: Tokenizer) -> Corpus:
     """Encode the files, one after the other, and hold out every tenth span.
+
+    Of every ten spans of 16,384 tokens (shorter where the text is short) the sixth is held out.
 
     Raises:
         TrainingError: there is too little text to hold any out.

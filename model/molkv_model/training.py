@@ -46,8 +46,6 @@ __all__ = ["TrainingConfig", "TrainingProgress", "TrainingResult", "train"]
 
 logger = logging.getLogger(__name__)
 
-_VALIDATION_SEQUENCES = 64
-
 
 def train(
     config: TrainingConfig, on_progress: Callable[[TrainingProgress], None] | None = None
@@ -93,8 +91,12 @@ class _Run:
             for checkpoint in config.compare:
                 self._require_comparable(checkpoint)
         self.files = [TextFile.read(path) for path in config.text]
+        self.digests = [file.sha256 for file in self.files]
+        if config.corpus is not None:
+            self.digests = [hashlib.sha256(config.corpus.read_bytes()).hexdigest()]
         self.tokenizer_file = self._prepare_tokenizer()
         self.corpus = self._encode()
+        self.order = self._drawn_order() if config.batches == "once" else None
         self.model = LanguageModel(config.model)
         self.model.reset_parameters(config.seed)
         self.model.to(ranks.device)
@@ -168,7 +170,7 @@ class _Run:
     def validation_loss(self, model: LanguageModel) -> float:
         """Mean loss in nats a token, over evenly spaced held-out sequences."""
         length, data = self.config.sequence_length, self.corpus.validation
-        count = min(_VALIDATION_SEQUENCES, (len(data) - 1) // length)
+        count = min(self.config.validation_sequences, (len(data) - 1) // length)
         # float64 because float32 would round a late start up, past the end of the text.
         starts = torch.linspace(0, len(data) - length - 1, count, dtype=torch.float64).long()
         model.eval()
@@ -204,13 +206,29 @@ class _Run:
 
     def _batch(self) -> Tensor:
         """This rank's part of the step's batch; a function of seed and step, so resume is exact."""
-        seed = (self.config.seed << 32) + self.step
-        generator = torch.Generator().manual_seed(seed)
         length, data = self.config.sequence_length, self.corpus.training
         total = self.sequences * self.ranks.count
-        starts = torch.randint(0, len(data) - length, (total,), generator=generator)
+        if self.order is not None:
+            starts = self.order[self.step * total : (self.step + 1) * total]
+        else:
+            seed = (self.config.seed << 32) + self.step
+            generator = torch.Generator().manual_seed(seed)
+            starts = torch.randint(0, len(data) - length, (total,), generator=generator)
         mine = starts[self.ranks.rank :: self.ranks.count]
         return _windows(data, mine, length)
+
+    def _drawn_order(self) -> Tensor:
+        """int64 [sequences of the run]: where each begins, all apart; a function of the seed."""
+        length, available = self.config.sequence_length, len(self.corpus.training)
+        places = (available - 1) // length
+        needed = self.config.steps * self.sequences * self.ranks.count
+        if needed > places:
+            raise TrainingError(
+                f"tokens is {self.config.tokens}, the training text has {available}",
+                fix='give more text, or batches="random"',
+            )
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return torch.randperm(places, generator=generator)[:needed] * length
 
     def _prepare_tokenizer(self) -> Path:
         """The run's tokenizer, kept with its state until the checkpoint is written."""
@@ -245,7 +263,16 @@ class _Run:
 
     def _encode(self) -> Corpus:
         tokenizer = self._load_tokenizer(self.tokenizer_file)
-        corpus = encode_corpus(self.files, tokenizer)
+        if self.config.corpus is None:
+            corpus = encode_corpus(self.files, tokenizer)
+        else:
+            corpus = Corpus.load(self.config.corpus)
+            if corpus.largest_id() >= self.config.model.vocab_size:
+                raise TrainingError(
+                    f"{self.config.corpus}: has token id {corpus.largest_id()}, vocab_size is "
+                    f"{self.config.model.vocab_size}",
+                    fix="give the corpus of this vocabulary",
+                )
         needed = self.config.sequence_length + 1
         for part, ids in (("training", corpus.training), ("held-out", corpus.validation)):
             if len(ids) < needed:
@@ -294,7 +321,7 @@ class _Run:
         return json.dumps(
             {
                 "model": config.model.to_json(),
-                "text": [file.sha256 for file in self.files],
+                "text": self.digests,
                 "tokenizer": hashlib.sha256(self.tokenizer_file.read_bytes()).hexdigest(),
                 **{name: getattr(config, name) for name in DECISIVE},
             },
@@ -304,7 +331,7 @@ class _Run:
     def _card(self, model: ScoredModel, compared: list[ScoredModel]) -> ModelCard:
         config = self.config
         text = CardText(
-            sha256=[file.sha256 for file in self.files],
+            sha256=self.digests,
             size=sum(len(file.text.encode()) for file in self.files),
             training=len(self.corpus.training),
             validation=len(self.corpus.validation),
@@ -344,7 +371,7 @@ def _optimizer(model: LanguageModel, rate: float) -> torch.optim.AdamW:
 
 def _windows(data: Tensor, starts: Tensor, length: int) -> Tensor:
     """int64 [starts, length + 1]: inputs and, one further, targets."""
-    return data[starts[:, None] + torch.arange(length + 1)]
+    return data[starts[:, None] + torch.arange(length + 1)].long()
 
 
 def _count(model: nn.Module) -> int:

@@ -13,10 +13,18 @@ if TYPE_CHECKING:
 
     from molkv_model.config import ModelConfig
 
-__all__ = ["DECISIVE", "Precision", "TrainingConfig", "TrainingProgress", "TrainingResult"]
+__all__ = [
+    "DECISIVE",
+    "BatchOrder",
+    "Precision",
+    "TrainingConfig",
+    "TrainingProgress",
+    "TrainingResult",
+]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SaveDtype = Literal["float32", "float16", "bfloat16"]
+BatchOrder = Literal["random", "once"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class TrainingConfig:
 
     Attributes:
         model: the hyper-parameters.
-        text: UTF-8 files.
+        text: UTF-8 files; none where `corpus` is given.
         out: the checkpoint folder to write.
         tokens: training tokens in all, over all ranks.
         batch_tokens: tokens a step, over all ranks.
@@ -34,9 +42,13 @@ class TrainingConfig:
         warmup_steps: steps until the peak.
         seed: of weights and batches.
         tokenizer: a ``tokenizer.json`` to use; None trains one on the text.
+        corpus: token ids that `Corpus.save` wrote, made with `tokenizer`, instead of `text`.
+        batches: ``random`` draws the places of a step's sequences anew, ``once`` reads the training
+            text in an order drawn once, no token twice.
         precision: of the matrix products; ``auto`` is bfloat16 on CUDA, float32 elsewhere.
         save_dtype: of the checkpoint's tensors.
         evaluate_every: steps between validations, each after a save of the run's state.
+        validation_sequences: how many held-out sequences are scored, evenly spaced.
         resume: continue from the state that an interrupted run left in `out`.
         force: replace the run or checkpoint that `out` holds.
         compare: checkpoints to score on the same held-out text, for the model card.
@@ -56,9 +68,12 @@ class TrainingConfig:
     warmup_steps: int = 100
     seed: int = 0
     tokenizer: Path | None = None
+    corpus: Path | None = None
+    batches: BatchOrder = "random"
     precision: Precision = "auto"
     save_dtype: SaveDtype = "float16"
     evaluate_every: int = 250
+    validation_sequences: int = 64
     resume: bool = False
     force: bool = False
     compare: tuple[Path, ...] = ()
@@ -71,6 +86,7 @@ class TrainingConfig:
             "sequence_length",
             "learning_rate",
             "evaluate_every",
+            "validation_sequences",
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} is {getattr(self, name)}", fix="it must be positive")
@@ -99,8 +115,13 @@ class TrainingConfig:
             raise TrainingError(
                 "resume and force are both on", fix="either continue a run or replace it"
             )
-        if not self.text:
+        if self.corpus is None and not self.text:
             raise TrainingError("no text was given", fix="name at least one UTF-8 file")
+        if self.corpus is not None and (self.text or self.tokenizer is None):
+            raise TrainingError(
+                f"corpus is {self.corpus}, with text or without tokenizer",
+                fix="give token ids with the tokenizer that made them, and no text",
+            )
 
     @property
     def steps(self) -> int:
@@ -108,7 +129,11 @@ class TrainingConfig:
         return max(1, self.tokens // self.batch_tokens)
 
 
-_CHOICES = {"precision": get_args(Precision), "save_dtype": get_args(SaveDtype)}
+_CHOICES = {
+    "precision": get_args(Precision),
+    "save_dtype": get_args(SaveDtype),
+    "batches": get_args(BatchOrder),
+}
 
 DECISIVE = (
     "tokens",
@@ -118,6 +143,8 @@ DECISIVE = (
     "warmup_steps",
     "seed",
     "precision",
+    "batches",
+    "validation_sequences",
 )
 """The fields that, with model, text and tokenizer, decide the numbers of a run."""
 

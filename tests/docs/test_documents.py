@@ -39,6 +39,7 @@ from molkv_export.rounded_ladder import LIMITS
 from molkv_export.verify import verify
 from molkv_model import PRESETS, ModelConfig
 from molkv_model.checkpoint import Checkpoint
+from molkv_model.config import STUDIED
 from molkv_model.experts import windowed_attention
 from molkv_model.modeling import LanguageModel
 from molkv_model.published_mole import published_names
@@ -195,9 +196,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Bund
 def test_configuration_table_has_every_field_with_its_default() -> None:
     documented = {row[0]: row[1] for row in table(MODEL, "field", "default", "symbol")}
     defaults = ModelConfig()
-    fields = dataclasses.fields(ModelConfig)
-    assert documented == {field.name: str(getattr(defaults, field.name)) for field in fields}
-    assert [field.name for field in dataclasses.fields(ModelConfig)] == list(documented)
+    names = [field.name for field in dataclasses.fields(ModelConfig)]
+    assert list(documented) == [name for name in names if name not in STUDIED]
+    assert documented == {name: str(getattr(defaults, name)) for name in documented}
+
+
+def test_table_of_studied_fields_has_every_one_with_its_default() -> None:
+    documented = {row[0]: row[1] for row in table(MODEL, "studied field", "default")}
+    assert documented == {name: str(value) for name, value in STUDIED.items()}
+    assert {name: getattr(ModelConfig(), name) for name in STUDIED} == STUDIED
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

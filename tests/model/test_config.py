@@ -11,10 +11,13 @@ import pytest
 import torch
 
 import molkv_model
-from molkv_model.config import PRESETS, ModelConfig, preset
+from molkv_model.config import PRESETS, STUDIED, ModelConfig, preset
 from molkv_model.errors import ConfigError, ModelError
 from molkv_model.modeling import LanguageModel
 from tests.model.small_models import ARCHITECTURES, small
+
+PROPER = {field.name for field in dataclasses.fields(ModelConfig)} - set(STUDIED)
+"""The fields that every ``config.json`` has."""
 
 
 def parameters(config: ModelConfig) -> int:
@@ -53,7 +56,7 @@ def test_an_unknown_preset_is_named_with_the_known_ones() -> None:
         ({"architecture": "moe"}, ["architecture", "'moe'", "dense, mole, molkv"]),
         ({"architecture": None}, ["architecture", "None"]),
         ({"feed_forward": "relu"}, ["feed_forward", "'relu'", "swiglu, gelu"]),
-        ({"expert_scoring": "gate"}, ["expert_scoring", "'gate'", "key_age, key"]),
+        ({"expert_scoring": "gate"}, ["expert_scoring", "'gate'", "key_age, key, sigmoid, silu"]),
         ({"vocab_size": 0}, ["vocab_size", "0", "positive"]),
         ({"vocab_size": 2**31}, ["vocab_size", str(2**31), str(2**31 - 1)]),
         ({"vocab_size": True}, ["vocab_size", "True", "int"]),
@@ -140,7 +143,47 @@ def test_the_baselines_differ_in_their_experts_only() -> None:
 def test_json_holds_the_model_type_and_every_field(architecture: str) -> None:
     fields = small(architecture).to_json()
     assert fields["model_type"] == "molkv"
-    assert set(fields) == {"model_type"} | {f.name for f in dataclasses.fields(ModelConfig)}
+    assert set(fields) == {"model_type"} | PROPER
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"expert_age_start": "fading"},
+        {"expert_key_norm": False},
+        {"expert_key_source": "embedding"},
+        {"expert_null": True},
+        {"expert_shifted_heads": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_json_holds_what_only_the_study_has_where_it_differs(change: dict[str, Any]) -> None:
+    config = small(**change)
+    fields = json.loads(json.dumps(config.to_json()))
+    assert set(fields) == {"model_type"} | PROPER | set(change)
+    assert ModelConfig.from_json(fields) == config
+    assert config.studied == change
+    assert not small().studied
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"expert_age_start": "never"}, "one of current, level, fading"),
+        ({"expert_key_source": "token"}, "one of hidden, embedding"),
+        ({"expert_shifted_heads": 5}, r"expert_shifted_heads is 5 \(0 to expert_query_heads 4\)"),
+        ({"expert_shifted_heads": -1}, "expert_shifted_heads is -1"),
+        ({"expert_null": True, "expert_scoring": "silu"}, "expert_scoring is silu"),
+        ({"expert_window": 1, "expert_scoring": "router_and_past"}, "expert_window is 1"),
+        (
+            {"architecture": "mole", "expert_key_norm": False},
+            "expert_key_norm is False, but architecture is mole",
+        ),
+    ],
+)
+def test_a_variant_that_contradicts_itself_is_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        small(changes.pop("architecture", "molkv"), **changes)
 
 
 def test_an_unknown_field_in_json_is_named() -> None:
@@ -148,7 +191,7 @@ def test_an_unknown_field_in_json_is_named() -> None:
         ModelConfig.from_json(small().to_json() | {"expert_top_k": 1}, source="x/config.json")
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ModelConfig)])
+@pytest.mark.parametrize("name", sorted(PROPER))
 def test_a_missing_field_in_json_is_named_though_it_has_a_default(name: str) -> None:
     fields = small().to_json()
     del fields[name]

@@ -1,0 +1,191 @@
+"""Renders tables, plots and verdicts; docs/paper.md and README.md have them between marks."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.paper.plots import Draw, age_bias_plot, save, tokens_plot, window_plot
+from benchmarks.paper.results import Result, read_results
+from benchmarks.paper.study import TABLES, Table
+
+__all__ = [
+    "DOCUMENTS",
+    "IMAGES",
+    "PLOTS",
+    "Group",
+    "grouped",
+    "render_document",
+    "render_plots",
+    "render_table",
+    "render_verdict",
+    "verdict",
+    "write_documents",
+]
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (ROOT / "docs" / "paper.md", ROOT / "README.md")
+IMAGES = ROOT / "docs" / "images"
+_MARK = r"(<!-- {} ([\w -]+) -->\n).*?(<!-- end -->)"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The results of one row: the same model with one or several seeds."""
+
+    results: Sequence[Result]
+
+    @property
+    def first(self) -> Result:
+        """Whose model and costs are those of all."""
+        return self.results[0]
+
+    @property
+    def mean(self) -> float:
+        """Of the validation losses."""
+        return statistics.fmean(result.validation_loss for result in self.results)
+
+    def of_seed(self, seed: int) -> float:
+        """The validation loss of one seed.
+
+        Raises:
+            KeyError: there is no such result.
+        """
+        return {result.seed: result.validation_loss for result in self.results}[seed]
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None with one seed."""
+        losses = [result.validation_loss for result in self.results]
+        return statistics.stdev(losses) if len(losses) > 1 else None
+
+
+def grouped(results: Sequence[Result]) -> dict[str, Group]:
+    """The results by row."""
+    rows: dict[str, list[Result]] = {}
+    for result in results:
+        rows.setdefault(result.row, []).append(result)
+    return {name: Group(sorted(found, key=lambda r: r.seed)) for name, found in rows.items()}
+
+
+def render_table(table: Table, groups: Mapping[str, Group]) -> str:
+    """A table in Markdown; rows without results are left out."""
+    lines = [
+        "| model | row | seeds | validation loss | to the first | values stored | "
+        "bytes a token | multiply-adds | activated | trained |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    known = [name for name in table.rows if name in groups]
+    for name in known:
+        group, base = groups[name], groups[known[0]]
+        result = group.first
+        spread = "" if group.spread is None else f" ± {group.spread:.4f}"
+        both = {r.seed for r in group.results} & {r.seed for r in base.results}
+        difference = ""
+        if group is not base and both:
+            apart = [group.of_seed(seed) - base.of_seed(seed) for seed in sorted(both)]
+            difference = f"{statistics.fmean(apart):+.4f}"
+        lines.append(
+            f"| {result.title} | `{name}` | {len(group.results)} | {group.mean:.4f}{spread} | "
+            f"{difference} | {result.stored_values:,} | {result.bytes_per_token:,} | "
+            f"{result.multiply_adds:,} | {result.activated_parameters:,} | "
+            f"{result.trained_parameters:,} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def verdict(molkv: Group, mole: Group) -> tuple[float, float, bool]:
+    """MoLKV's lead, the larger spread of the two, and whether the lead exceeds it twice."""
+    lead = mole.mean - molkv.mean
+    spread = max(molkv.spread or 0.0, mole.spread or 0.0)
+    proven = molkv.spread is not None and mole.spread is not None and lead > 2 * spread
+    return lead, spread, proven
+
+
+def render_verdict(molkv: Group, mole: Group) -> str:
+    """A sentence that says whether the first leads the second."""
+    lead, spread, proven = verdict(molkv, mole)
+    sides = [
+        f"{group.mean:.4f}{'' if group.spread is None else f' ± {group.spread:.4f}'}"
+        for group in (molkv, mole)
+    ]
+    count = min(len(molkv.results), len(mole.results))
+    if molkv.spread is None or mole.spread is None:
+        conclusion = "one seed alone, so its spread is unknown and the lead is not proven"
+    else:
+        compared = "more" if proven else "not more"
+        conclusion = f"{compared} than twice the spread over {count} seeds, {spread:.4f}"
+    return (
+        f"{molkv.first.title} {sides[0]}, {mole.first.title} {sides[1]} nats a token: a lead of "
+        f"{lead:.4f}, {conclusion}.\n"
+    )
+
+
+def render_document(text: str, results: Sequence[Result]) -> str:
+    """The document with every marked table and verdict rendered anew.
+
+    Raises:
+        KeyError: a mark names no table.
+    """
+    groups = grouped(results)
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}{render_table(TABLES[match[2]], groups)}{match[3]}"
+
+    def sentence(match: re.Match[str]) -> str:
+        names = match[2].split()
+        return f"{match[1]}{render_verdict(*(groups[name] for name in names))}{match[3]}"
+
+    text = re.sub(_MARK.format("table"), table, text, flags=re.DOTALL)
+    return re.sub(_MARK.format("verdict"), sentence, text, flags=re.DOTALL)
+
+
+def render_plots(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Draw every plot whose rows have results; the files written."""
+    groups = grouped(results)
+    written = []
+    for name, plot in PLOTS.items():
+        if all(row in groups for row in plot.needs):
+            save(plot.draw(groups), folder / name)
+            written.append(folder / name)
+    return written
+
+
+def write_documents() -> list[Path]:
+    """Render the documents and their plots anew from the results kept here; the files written."""
+    found = read_results()
+    for file in DOCUMENTS:
+        text = file.read_text(encoding="utf-8")
+        file.write_text(render_document(text, found), encoding="utf-8")
+    return [*DOCUMENTS, *render_plots(found, IMAGES)]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot of the document.
+
+    Attributes:
+        needs: rows without whose results it is not drawn.
+        draw: from the groups of results.
+    """
+
+    needs: Sequence[str]
+    draw: Callable[[Mapping[str, Group]], Draw]
+
+
+PLOTS: Mapping[str, Plot] = {
+    "paper-tokens.svg": Plot(
+        ("early-mole", "early-molkv"), partial(tokens_plot, TABLES["early-main"])
+    ),
+    "paper-window.svg": Plot(
+        ("early-window1", "early-molkv", "early-window64"),
+        partial(window_plot, TABLES["early-window"]),
+    ),
+    "paper-age-bias.svg": Plot(
+        ("early-molkv",), lambda groups: age_bias_plot(groups["early-molkv"])
+    ),
+}
