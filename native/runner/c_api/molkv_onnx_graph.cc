@@ -60,6 +60,11 @@ std::unique_ptr<molkv_onnx_graph> Open(const molkv_onnx_graph_options& options) 
   if (entry == manifest.backends.end()) {
     throw RunnerError(folder + ": has no onnx graph", "export with --backend onnx");
   }
+  if (manifest.embedding_precision != "none") {
+    throw RunnerError(folder + ": quantization.embedding is " + manifest.embedding_precision +
+                          ", and this interface passes token ids",
+                      "export with --embedding graph");
+  }
   const molkv::runner::OnnxGraphOptions graph_options = {
       folder + "/" + entry->second.graph,
       static_cast<int>(options.threads == 0 ? 1 : options.threads),
@@ -108,6 +113,6 @@ molkv_status molkv_onnx_graph_run(molkv_onnx_graph* graph, const int64_t* token_
   }
   return Guard(error, [&] {
     const std::vector<int64_t> last = {static_cast<int64_t>(count) - 1};
-    *logits = graph->graph->Run(token_ids, count, position, window, last);
+    *logits = graph->graph->Run({token_ids, count, nullptr}, position, window, last);
   });
 }
