@@ -130,7 +130,9 @@ class LookupExperts(nn.Module):
         if config.expert_scoring != "key":
             return self.age_bias
         shape = (config.expert_query_heads, config.num_experts, config.expert_window)
-        return self.query_proj.weight.new_zeros(shape)
+        # Not `new_zeros`, which a quantized weight lacks.
+        weight = self.query_proj.weight
+        return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
 
     def _routed(self, x: Tensor, values: Tensor) -> Tensor:
         """The current token's values mixed by the router, as MoLE does."""
