@@ -36,7 +36,9 @@ logger = logging.getLogger("benchmarks.paper")
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=["rows", "corpus", "train", "tables", "documents"])
     parser.add_argument("rows", nargs="*", metavar="ROW")
@@ -62,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "tables":
         groups = grouped(read_results(arguments.results))
         for table in TABLES.values():
-            if not groups.keys().isdisjoint(table.rows):
+            if len(groups.keys() & set(table.rows)) > 1:
                 print(f"{table.name}: {table.question}\n\n{render_table(table, groups)}")
         return
     if arguments.command == "documents":

@@ -109,7 +109,7 @@ def test_a_file_of_something_else_is_named(config: TrainingConfig, ids: Path) ->
         train(config)
     ids.write_bytes(b"text")
     with pytest.raises(TrainingError, match=r"ids\.safetensors: cannot be read"):
-        train(config)
+        train(dataclasses.replace(config, force=True))
 
 
 def test_ids_need_their_tokenizer_and_no_text(config: TrainingConfig, text: Path) -> None:
