@@ -239,7 +239,8 @@ def int4_rows(scales: type[np.floating], *, groups: int = 2) -> LayerRows:
     ("named", "change"),
     [
         ("start is 9 ", {"start": 9}),
-        ("age_bias has the shape", {"age_bias": np.zeros((3, 4, 8), np.float32)}),
+        ("age_bias has the shape", {"age_bias": np.zeros((2, 3, 8), np.float32)}),
+        ("multiple of the heads of age_bias, 5", {"age_bias": np.zeros((5, 4, 8), np.float32)}),
         ("query has the shape", {"query": np.zeros((0, 2, 24), np.float32)}),
         ("value_scales has the element type", {"rows": int4_rows(np.float32)}),
         ("value_scales has the shape", {"rows": int4_rows(np.float16, groups=1)}),
