@@ -12,7 +12,7 @@ from molkv_export import export
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
-from tests.attacks.bundle_folders import attacks
+from tests.attacks.bundle_folders import demo_attacks
 from tests.small_models import write_checkpoint, write_tokenizer
 
 TINY: Final = Path(__file__).parents[3] / "model" / "molkv_model" / "checkpoints" / "tiny"
@@ -72,7 +72,7 @@ def _generation(bundle: Path, prompt: str, sampling: SamplingConfig) -> dict[str
 
 def _write_attacks(bundle: Path, folder: Path) -> None:
     expected = {}
-    for attack in attacks():
+    for attack in demo_attacks():
         shutil.copytree(bundle, folder / attack.name)
         attack.edit(folder / attack.name)
         message = _OTHER_WORDS.get(attack.name, attack.message)

@@ -66,7 +66,7 @@ def write_swift_files(folder: Path) -> None:
     assert tiny.manifest.parity is not None
     assert tiny.manifest.parity.passed
     export(write_checkpoint(folder / "checkpoint", "molkv"), folder / "small")
-    command = [sys.executable, ATTACKS, folder / "small", folder / "attacks"]
+    command = [sys.executable, ATTACKS, folder / "small", folder / "attacks", "demo"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(command, check=True, env=environment)
     _write_tokenizer_cases(folder / "tiny" / "tokenizer.json", folder / "tokenizer.json")
