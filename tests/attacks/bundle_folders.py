@@ -62,8 +62,8 @@ class Attack:
 STORED_EMBEDDINGS = frozenset(
     {
         *("graph-that-wants-embeddings", "graph-that-has-the-embedding", "blob-with-embeddings"),
-        *("unknown-embedding-precision", "embedding-without-rows"),
-        "calibration-without-its-limit",
+        *("manifest-unknown-embedding-precision", "manifest-embedding-without-rows"),
+        "manifest-calibration-without-its-limit",
     }
 )
 """Attacks on fields that the demos do not know: they refuse every manifest that has them."""
