@@ -141,7 +141,7 @@ def main() -> int:
     try:
         found = read_results(results, CATALOGUE)
     except ValueError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     render(found, CATALOGUE, out, problems)
     console.print(f"{len(found)} of {len(CATALOGUE)} benchmarks in {out}", highlight=False)

@@ -19,9 +19,9 @@ from molkv_runtime.session import Session
 
 __all__ = ["LIMITS", "ROUNDED_ACTIVATIONS_FACTOR", "climb_rounded"]
 
-ROUNDED_ACTIVATIONS_FACTOR = 1500.0
+ROUNDED_ACTIVATIONS_FACTOR = 2500.0
 """Tolerance where activations are rounded to int8, as a multiple of the golden one, which is
-float32's: 4.5 % of the largest logit. Measured: docs/graph.md."""
+float32's: 7.5 % of the largest logit. Measured: docs/graph.md."""
 
 _INT8 = PrecisionLimits(ROUNDED_ACTIVATIONS_FACTOR, nats=0.005, same_top1=0.9)
 LIMITS: dict[str, dict[DensePrecision, PrecisionLimits]] = {

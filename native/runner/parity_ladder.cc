@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kChunks[] = {1, 7, 64};
 // Activations that are rounded to int8 turn differences in the last bit into whole steps. In
 // tolerances of float32, as the exporter's own ladder has it (docs/executorch.md, "Precision").
-constexpr double kRoundedActivations = 1500;
+constexpr double kRoundedActivations = 2500;
 
 constexpr char kLogits[] = "5 logits: recorded";
 constexpr char kGreedy[] = "6 greedy tokens";

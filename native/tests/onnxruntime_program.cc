@@ -105,7 +105,7 @@ std::vector<float> Run(Runtime& runtime, OrtSession* session,
                                    ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64));
   std::vector<float> output(size_t{inputs.tokens} * inputs.value_size);
   runtime.Check(runtime.api().BindOutput(binding, "output",
-                                         runtime.MakeFloats(output.data(), {tokens, width})));
+                                         runtime.MakeFloats(output.data(), {1, tokens, width})));
   OrtRunOptions* options = nullptr;
   runtime.Check(runtime.api().CreateRunOptions(&options));
   runtime.Check(runtime.api().RunWithBinding(session, options, binding));

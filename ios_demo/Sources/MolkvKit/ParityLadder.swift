@@ -34,7 +34,7 @@ struct ParityLadder {
   /// A float16 graph's tolerance as a multiple of the golden one, which is float32's.
   static let float16Factor = 300.0
   /// The same where activations are rounded to int8.
-  static let roundedFactor = 1500.0
+  static let roundedFactor = 2500.0
 
   let model: Manifest.Model
   let backend: Manifest.Backend

@@ -50,7 +50,7 @@ def distance(ours: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("dtype", [DataType.INT8, DataType.INT4, DataType.FLOAT16])
 def test_the_kernel_computes_the_op_and_a_wrong_formula_differs(dtype: DataType) -> None:
     kernels = {"ExecuTorch kernel": run_op_program}
-    results = list(compare_implementations(geometry(dtype), 6, kernels))
+    results = list(compare_implementations(geometry(dtype), 6, kernels, {}))
     assert [r.name for r in results if "ExecuTorch" in r.name] == ["ExecuTorch kernel = NumPy"]
     for result in results:
         if result.must_differ:
