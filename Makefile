@@ -91,7 +91,7 @@ packages = dpkg-query --show $(1) >/dev/null 2>&1 || { \
 PACKAGES := libgtest-dev clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user-static \
 	nlohmann-json3-dev libcli11-dev libssl-dev strace \
 	mmdebstrap default-jdk-headless junit4 libgoogle-gson-java aapt apksigner zipalign \
-	android-framework-res dexdump proguard-cli
+	android-framework-res dexdump enjarify proguard-cli
 
 .PHONY: compiler fio system-packages
 compiler:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.devices.android.app import link_resources, uncompressed
+from tests.devices.android.bionic_library import build_bionic, copy_for_glibc
 from tests.devices.android.library import built
+from tests.devices.android.machines import ONNXRUNTIME
 from tests.devices.android.toolchain import (
     DEMO,
     JAVA_OPTIONS,
@@ -106,6 +108,32 @@ def assemble(app: App, bundle: Path, machines: list[Machine], folder: Path) -> P
     signing = ("--ks", str(key), "--ks-pass", "pass:password", "--min-sdk-version", "28")
     _run("apksigner", "sign", *signing, "--out", str(apk), str(unsigned))
     return apk
+
+
+def own_classes(apk: Path, jar: Path) -> None:
+    """Translates the demo's own classes from an APK's dex code back into Java's."""
+    everything = jar.with_suffix(".all.jar")
+    # Debian's own Python: a package of its own, not of the project's environment.
+    translate = ("/usr/bin/python3", "-O", "-m", "enjarify.main", "--fast")
+    _run(*translate, "--output", str(everything), str(apk))
+    with zipfile.ZipFile(everything) as source, zipfile.ZipFile(jar, "w") as target:
+        for name in source.namelist():
+            if name.startswith("ai/molkv/"):
+                target.writestr(name, source.read(name))
+
+
+def own_libraries(apk: Path, abi: str, folder: Path) -> None:
+    """Copies an APK's native libraries out of it; those made for Android's C library adapted."""
+    folder.mkdir()
+    build_bionic(folder)
+    with zipfile.ZipFile(apk) as content:
+        for name in content.namelist():
+            if not name.startswith(f"lib/{abi}/"):
+                continue
+            library = folder / Path(name).name
+            library.write_bytes(content.read(name))
+            if library.name in ONNXRUNTIME:
+                copy_for_glibc(library, library)
 
 
 def _add_on_page(content: zipfile.ZipFile, file: Path, name: str) -> None:

@@ -60,6 +60,11 @@ def build_library(android: Path) -> Library:
     return Library(library, test_jar)
 
 
+def number_of_tests(name: str) -> int:
+    """How many a class of the library's has."""
+    return (TESTS / "ai" / "molkv" / f"{name}.kt").read_text().count("    @Test\n")
+
+
 def built(name: str, sources: list[Path], build: Callable[[Path], None]) -> Path:
     """A jar, built anew if what it is made from changed."""
     with locked(name) as folder:

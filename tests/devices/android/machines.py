@@ -27,7 +27,7 @@ from tests.devices.android.toolchain import (
 from tests.native.builds import ARM64_TOOLCHAIN, CMAKE, NINJA, run_politely
 
 CPP: Final = DEMO / "molkv" / "src" / "main" / "cpp"
-_ONNXRUNTIME: Final = ("libonnxruntime.so", "libonnxruntime4j_jni.so")
+ONNXRUNTIME: Final = ("libonnxruntime.so", "libonnxruntime4j_jni.so")
 _OURS: Final = ("libmolkv_jni.so", "native/onnxruntime/libmolkv_ort.so")
 # What the kernel would say of such a processor; QEMU 7 shows the machine's own.
 _PROCESSOR: Final = {
@@ -131,7 +131,7 @@ def _libraries(abi: str, compiler: str, options: tuple[str, ...]) -> Path:
             for name in _OURS:
                 shutil.copy2(build / name, partial)
             build_bionic(partial, compiler)
-            for name in _ONNXRUNTIME:
+            for name in ONNXRUNTIME:
                 copy_for_glibc(onnxruntime_aar() / "jni" / abi / name, partial / name)
             partial.rename(folder)
         return folder

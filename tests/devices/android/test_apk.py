@@ -6,14 +6,16 @@ import re
 import struct
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from tests.devices.android.apk import PAGE, assemble
+from tests.devices.android.apk import PAGE, assemble, own_classes, own_libraries
 from tests.devices.android.app import App, uncompressed
-from tests.devices.android.machines import emulated_arm64, host
+from tests.devices.android.library import number_of_tests
+from tests.devices.android.machines import Machine, emulated_arm64, host
 from tests.devices.android.toolchain import versions
 
 
@@ -26,6 +28,16 @@ def apk(app: App, payloads: Path, tmp_path_factory: pytest.TempPathFactory, work
             folder.mkdir()
             assemble(app, payloads / "bundles" / "tiny", [host(), emulated_arm64()], folder)
     return folder / "demo.apk"
+
+
+@pytest.fixture(scope="session")
+def payload(apk: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, Path]:
+    """A machine with the APK's own native libraries, and a jar of its own classes."""
+    folder = tmp_path_factory.mktemp("payload")
+    jar, libraries = folder / "own.jar", folder / "libraries"
+    own_classes(apk, jar)
+    own_libraries(apk, host().abi, libraries)
+    return replace(host(), libraries=libraries), jar
 
 
 def output(*command: str | Path) -> str:
@@ -69,6 +81,18 @@ def test_what_is_read_in_place_is_stored_as_it_is(apk: Path) -> None:
     libraries = [entry for entry in kept if entry.filename.endswith(".so")]
     assert len(libraries) == 2 * 4
     assert all(content_offset(apk, entry) % PAGE == 0 for entry in libraries)
+
+
+@pytest.mark.parametrize("name", ["AssetTest", "ParityTest"])
+def test_its_own_code_and_libraries_compute_what_python_computed(
+    apk: Path, app: App, payloads: Path, payload: tuple[Machine, Path], name: str
+) -> None:
+    machine, classes = payload
+    # Kotlin's and ONNX Runtime's classes as published: the APK lacks what only tests call.
+    published = [jar for jar in app.library.jars if jar != app.library.library]
+    jars = [classes, app.android, *published]
+    passed = machine.junit(jars, payloads, f"ai.molkv.{name}", f"-Dmolkv.app.apk={apk}")
+    assert passed == number_of_tests(name) > 0
 
 
 def content_offset(apk: Path, entry: zipfile.ZipInfo) -> int:

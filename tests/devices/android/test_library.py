@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.devices.android.library import TESTS
+from tests.devices.android.library import TESTS, number_of_tests
 from tests.devices.android.toolchain import onnxruntime_aar, versions
 
 if TYPE_CHECKING:
     from tests.devices.android.app import App
     from tests.devices.android.machines import Machine
 
-CLASSES = sorted(file.stem for file in (TESTS / "ai" / "molkv").glob("*Test.kt"))
+# Of the package of an app: tests/devices/android/test_apk.py runs them.
+PACKAGED = {"AssetTest"}
+CLASSES = sorted({file.stem for file in (TESTS / "ai" / "molkv").glob("*Test.kt")} - PACKAGED)
 
 # Of opening, generating and closing; an emulated one takes ten times as long.
 ROUNDS = {"x86_64": 200, "arm64-v8a": 40}
@@ -33,10 +35,6 @@ def test_the_suite_is_all_there() -> None:
         "ParityTest",
         "ResourceTest",
     ]
-
-
-def number_of_tests(name: str) -> int:
-    return (TESTS / "ai" / "molkv" / f"{name}.kt").read_text().count("    @Test\n")
 
 
 @pytest.mark.parametrize("name", CLASSES)
