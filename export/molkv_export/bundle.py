@@ -28,7 +28,7 @@ from molkv_export.embedding_place import (
 from molkv_export.errors import ExportError
 from molkv_export.expert_choice import ExpertChoice
 from molkv_export.expert_pass import ExpertPass, require_same_inputs, wait_for_all
-from molkv_export.export_config import EXPERT_PRECISIONS, ExportConfig
+from molkv_export.export_config import ExportConfig
 from molkv_export.golden import make_golden
 from molkv_export.journal import Journal
 from molkv_export.model_card import CARD_FILE, model_card
@@ -67,7 +67,7 @@ from molkv_runtime.native import NativeTokenizer
 from molkv_runtime.row_geometry import ExpertPrecision
 from molkv_runtime.text import load_tokenizer
 
-__all__ = ["EXPERT_PRECISIONS", "ExportConfig", "ExportProgress", "export"]
+__all__ = ["ExportConfig", "ExportProgress", "export"]
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +150,11 @@ def export(
         shard_size=shard_size,
         embedding=embedding,
     )
+    if choice is not None and choice.experts != config.experts:
+        raise ExportError(
+            f"experts is {config.experts}, but {choice.experts} was chosen",
+            fix="give the precision that was chosen",
+        )
     with Ranks(_LONGEST_WAIT) as ranks:
         try:
             return _Export(config, ranks, choice, on_progress or (lambda _: None)).execute()

@@ -6,7 +6,7 @@ from it but written node by node. `torch.export` takes it too, and keeps the op 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,13 +83,17 @@ class DenseGraph(nn.Module):
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, attention: Callable[..., Tensor] = expert_attention
+        cls,
+        checkpoint: Checkpoint,
+        attention: Callable[..., Tensor] = expert_attention,
+        *,
+        without: Collection[str] = (),
     ) -> DenseGraph:
-        """Load the dense weights; the expert networks are not read."""
+        """Load the dense weights, but those in `without`; the expert networks are not read."""
         with torch.device("meta"):
             model = LanguageModel(checkpoint.config)
         names = [name for name in checkpoint.names if not is_expert_table_tensor(name)]
-        tensors = {name: checkpoint.tensor(name) for name in names}
+        tensors = {name: checkpoint.tensor(name) for name in names if name not in without}
         model.load_state_dict(tensors, assign=True, strict=False)
         return cls(model, attention).eval()
 

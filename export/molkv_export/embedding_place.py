@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from molkv_model.config import ModelConfig
     from molkv_runtime.manifest import EmbeddingPrecision
 
-__all__ = ["EMBEDDING_PLACES", "EmbeddingPlace", "stored_embedding", "warn_of_tied_embedding"]
+__all__ = [
+    "EMBEDDING_PLACES",
+    "EmbeddingPlace",
+    "require_place",
+    "stored_embedding",
+    "warn_of_tied_embedding",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +31,23 @@ _TWO_TABLES = ("executorch",)
 EMBEDDING_PLACES: tuple[EmbeddingPlace, ...] = get_args(EmbeddingPlace)
 
 
+def require_place(place: str) -> None:
+    """Check that a place is known.
+
+    Raises:
+        ExportError: it is none of `EMBEDDING_PLACES`.
+    """
+    if place not in EMBEDDING_PLACES:
+        raise ExportError(f"embedding is {place!r}", fix=f"one of {', '.join(EMBEDDING_PLACES)}")
+
+
 def stored_embedding(config: ModelConfig, place: EmbeddingPlace) -> EmbeddingPrecision | None:
     """How rows store a model's input embedding; None where the dense graphs have it.
 
     Raises:
         ExportError: there is no such place, or the model has no rows.
     """
-    if place not in EMBEDDING_PLACES:
-        raise ExportError(f"embedding is {place!r}", fix=f"one of {', '.join(EMBEDDING_PLACES)}")
+    require_place(place)
     if place == "graph":
         return None
     if not config.has_experts:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from molkv_export.backends.catalogue import choose_caches, choose_precisions
-from molkv_export.embedding_place import EmbeddingPlace
+from molkv_export.embedding_place import EmbeddingPlace, require_place
 from molkv_export.errors import ExportError
 from molkv_runtime.manifest import CachePrecision, DensePrecision
 from molkv_runtime.row_geometry import ExpertPrecision
@@ -61,5 +61,6 @@ class ExportConfig:
             raise ExportError(
                 f"experts is {self.experts!r}", fix=f"one of {', '.join(EXPERT_PRECISIONS)}"
             )
+        require_place(self.embedding)
         object.__setattr__(self, "precisions", choose_precisions(self.backends, self.dense))
         object.__setattr__(self, "caches", choose_caches(self.backends, self.cache))

@@ -50,12 +50,27 @@ class StoredWeights:
     reference: Callable[[Checkpoint, Blob | None], ReferenceSession] | None = None
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What the graph says to a golden case.
+
+    Attributes:
+        logits: float32 [C, V], after the prompt and after every token of its continuation.
+        greedy: its own continuation.
+    """
+
+    logits: NDArray[np.float32]
+    greedy: list[int]
+
+
 class InexactLadder:
     """The rungs of one graph.
 
+    Torch's trained weights, the engine's and torch's stored ones are in memory one after the other.
+
     Args:
         bundle: an open bundle.
-        session: of the graph.
+        open_session: makes a session of the graph.
         limits: of its precision.
         stored: the weights that it computes with.
         checkpoint: where the bundle came from; without it the rungs that need torch are left out.
@@ -65,7 +80,7 @@ class InexactLadder:
     def __init__(
         self,
         bundle: Bundle,
-        session: Session,
+        open_session: Callable[[], Session],
         limits: PrecisionLimits,
         stored: StoredWeights,
         *,
@@ -73,7 +88,7 @@ class InexactLadder:
         suffix: str = "",
     ) -> None:
         self.bundle = bundle
-        self.session = session
+        self.open_session = open_session
         self.limits = limits
         self.stored = stored
         self.checkpoint = checkpoint
@@ -82,47 +97,56 @@ class InexactLadder:
 
     def climb(self) -> Iterator[RungEntry]:
         """Climb the rungs that apply."""
-        factor = self.limits.tolerance_factor
-        yield chunks_rung(
-            self.session, self.cases, _CHUNKS, tolerance_factor=factor, suffix=self.suffix
-        )
-        if self.stored.exact:
-            yield recorded_rung(
-                self.session, self.cases, tolerance_factor=factor, suffix=self.suffix
-            )
-        if self.checkpoint is not None:
-            yield from self._torch(self.checkpoint)
-        elif self.stored.exact:
-            yield self._golden_tokens()
-
-    def _torch(self, checkpoint: Checkpoint) -> Iterator[RungEntry]:
-        # Of the trained weights only the head stays beside the stored ones.
-        trained = golden_states(self.bundle, checkpoint)
+        if self.checkpoint is None:
+            yield from self._alone()
+            return
+        # Of the trained weights only the head stays.
+        trained = golden_states(self.bundle, self.checkpoint)
+        answers = list[_Answer]()
+        yield from self._alone(answers)
         blob = self.bundle.open_experts()
         try:
             make_stored = ReferenceSession if self.stored.exact else self.stored.reference
-            stored = None if make_stored is None else make_stored(checkpoint, blob)
-            yield from self._logits(trained, stored)
+            stored = None if make_stored is None else make_stored(self.checkpoint, blob)
+            yield from self._logits(answers, trained, stored)
             if stored is not None:
-                yield self._greedy_tokens(stored)
+                yield self._greedy_tokens(answers, stored)
         finally:
             if blob is not None:
                 blob.close()
 
+    def _alone(self, answers: list[_Answer] | None = None) -> Iterator[RungEntry]:
+        """The rungs that need no torch; `answers`, if given, gets what torch will be asked."""
+        factor = self.limits.tolerance_factor
+        with self.open_session() as session:
+            yield chunks_rung(
+                session, self.cases, _CHUNKS, tolerance_factor=factor, suffix=self.suffix
+            )
+            if self.stored.exact:
+                yield recorded_rung(
+                    session, self.cases, tolerance_factor=factor, suffix=self.suffix
+                )
+            if answers is not None:
+                answers += [_answer(session, case) for case in self.cases]
+            elif self.stored.exact:
+                yield self._golden_tokens(session)
+
     def _logits(
-        self, trained: list[FinalStates], stored: ReferenceSession | None
+        self,
+        answers: list[_Answer],
+        trained: list[FinalStates],
+        stored: ReferenceSession | None,
     ) -> Iterator[RungEntry]:
         """After each prompt and each token of its continuation, beside one torch or two."""
         pairs, parts = list[tuple[float, float]](), list[Divergence]()
-        for case, states in zip(self.cases, trained, strict=True):
-            tolerance = self._tolerance(case)
-            ids = case.sequence(self.session.context)
-            ours = self._every_logits(ids, len(case.prompt_ids))
+        for case, answer, states in zip(self.cases, answers, trained, strict=True):
+            tolerance, ours = self._tolerance(case), answer.logits
             theirs = _last_logits(states, len(ours))
             near_tie = tolerance if self.stored.exact else 0.0
             parts.append(compare_logits(ours, theirs, near_tie=near_tie))
             if stored is not None:
                 if not self.stored.exact:
+                    ids = case.sequence(self.bundle.manifest.model.max_position_embeddings)
                     stored.reset()
                     theirs = _last_logits(stored.final_states(ids), len(ours))
                 pairs.append((distance(ours, theirs), tolerance))
@@ -136,37 +160,30 @@ class InexactLadder:
         name = f"5 logits: same top-1{self.suffix}"
         yield at_least(name, same, limits.same_top1, positions)
 
-    def _every_logits(self, ids: list[int], prompt: int) -> NDArray[np.float32]:
-        """Of the prompt's last token and every one that follows, each a step."""
-        logits = [logits_after(self.session, ids[:prompt], prompt)]
-        logits += [self.session.step(token).copy() for token in ids[prompt:]]
-        return np.stack(logits)
-
-    def _greedy_tokens(self, stored: ReferenceSession) -> RungEntry:
+    def _greedy_tokens(self, answers: list[_Answer], stored: ReferenceSession) -> RungEntry:
         """Our greedy tokens; each may only be as far below torch's best as two errors allow."""
         pairs, same, count = list[tuple[float, float]](), 0, 0
-        for case in self.cases:
-            length = max(1, len(case.greedy))
-            tokens = self.session.generate(case.prompt_ids, max_new_tokens=length, stop_ids=())
-            ours = [token.id for token in tokens]
+        for case, answer in zip(self.cases, answers, strict=True):
+            ours = answer.greedy
             stored.reset()
-            logits = stored.run(case.prompt_ids + ours[:-1])[len(case.prompt_ids) - 1 :]
+            states = stored.final_states(case.prompt_ids + ours[:-1])
+            logits = _last_logits(states, len(ours))
             lead = logits.max(axis=-1) - logits[np.arange(len(ours)), ours]
             pairs.append((float(lead.max()), 2 * self._tolerance(case)))
             same += sum(a == b for a, b in zip(ours, case.greedy, strict=False))
             count += len(ours)
         return self._tokens_rung(pairs, f"{same} of {count} as recorded")
 
-    def _golden_tokens(self) -> RungEntry:
+    def _golden_tokens(self, session: Session) -> RungEntry:
         """The recorded tokens; each may only be as far below our best as two errors allow."""
         pairs = []
         for case in self.cases:
-            logits = logits_after(self.session, case.prompt_ids, len(case.prompt_ids))
+            logits = logits_after(session, case.prompt_ids, len(case.prompt_ids))
             worst = 0.0
             for place, token in enumerate(case.greedy):
                 worst = max(worst, float(logits.max() - logits[token]))
                 if place + 1 < len(case.greedy):
-                    logits = self.session.step(token)
+                    logits = session.step(token)
             pairs.append((worst, 2 * self._tolerance(case)))
         return self._tokens_rung(pairs, f"{sum(len(case.greedy) for case in self.cases)} tokens")
 
@@ -179,6 +196,15 @@ class InexactLadder:
 
     def _at_most(self, name: str, figure: float, limit: float, detail: str) -> RungEntry:
         return at_most(f"{name}{self.suffix}", figure, limit, detail)
+
+
+def _answer(session: Session, case: GoldenCase) -> _Answer:
+    ids, prompt = case.sequence(session.context), len(case.prompt_ids)
+    logits = [logits_after(session, ids[:prompt], prompt)]
+    logits += [session.step(token).copy() for token in ids[prompt:]]
+    length = max(1, len(case.greedy))
+    tokens = session.generate(case.prompt_ids, max_new_tokens=length, stop_ids=())
+    return _Answer(np.stack(logits), [token.id for token in tokens])
 
 
 def _last_logits(states: FinalStates, count: int) -> NDArray[np.float32]:

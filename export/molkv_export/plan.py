@@ -33,12 +33,12 @@ class ExportPlan:
         files: bytes of every file to be written, by name.
         estimated: names of those whose size is an estimate; the others are exact.
         bytes_per_token: read from storage for each new token.
+        row_bytes: of those, the bytes that carry data.
         embedding: where the input embedding goes, ``graph`` or ``storage``.
-        embedding_bytes_per_token: of those, what the input embedding in the row adds; 0 where the
-            dense graphs have it.
+        embedding_bytes_per_token: of `bytes_per_token`, what the input embedding in the row adds; 0
+            where the dense graphs have it.
         embedding_saved_bytes: by how much the embedding in the rows makes each backend's graph,
             and with it memory, smaller, by backend.
-        row_bytes: of those, the bytes that carry data.
         window_bytes: RAM of a full expert window of W rows.
         dense_parameters: of the dense graph.
         expert_parameters: values in the expert table.

@@ -61,7 +61,9 @@ class ReferenceSession:
         replaced: Mapping[str, torch.Tensor] | None = None,
         cache_scales: CacheScales | None = None,
     ) -> None:
-        self._graph = DenseGraph.from_checkpoint(checkpoint, reference_expert_attention)
+        self._graph = DenseGraph.from_checkpoint(
+            checkpoint, reference_expert_attention, without=replaced or ()
+        )
         self._graph.cache_scales = cache_scales
         if replaced:
             model = self._graph.model

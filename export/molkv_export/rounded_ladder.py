@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from molkv_export.backends.catalogue import stored_tensors
 from molkv_export.backends.onnx.stored_weights import cache_scales
@@ -41,7 +41,7 @@ LIMITS: dict[str, dict[DensePrecision, PrecisionLimits]] = {
 def climb_rounded(
     bundle: Bundle,
     backend: str,
-    session: Session,
+    open_session: Callable[[], Session],
     checkpoint: Checkpoint | None,
 ) -> Iterator[RungEntry]:
     """Climb the rungs that apply.
@@ -49,7 +49,7 @@ def climb_rounded(
     Args:
         bundle: with a graph of that backend whose dense weights or cache are quantized.
         backend: its name.
-        session: of that graph.
+        open_session: makes a session of that graph.
         checkpoint: where the bundle came from; without it the rungs that need torch are left out.
 
     Raises:
@@ -70,7 +70,7 @@ def climb_rounded(
 
     yield from InexactLadder(
         bundle,
-        session,
+        open_session,
         LIMITS[backend][entry.dense],
         StoredWeights(exact=False, reference=stored),
         checkpoint=checkpoint,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -121,8 +122,8 @@ def _climb_session(
     if bundle.expert_files:
         yield from _op(bundle, backend)
     if not bundle.manifest.backends[backend].is_float32:
-        with Session(bundle, backend=backend, chunk=longest) as session:
-            yield from climb_rounded(bundle, backend, session, checkpoint)
+        open_session = partial(Session, bundle, backend=backend, chunk=longest)
+        yield from climb_rounded(bundle, backend, open_session, checkpoint)
         return
     # Before the engine loads its copy of the weights: torch's are not needed beside it.
     reference = None if checkpoint is None else golden_states(bundle, checkpoint)

@@ -135,13 +135,16 @@ class ModelConfig:
 
     def without_experts(self) -> ModelConfig:
         """The dense baseline of the same activated size."""
-        return dataclasses.replace(self, architecture="dense", **_NO_EXPERTS, **STUDIED)
+        return dataclasses.replace(
+            self, architecture="dense", expert_scoring="key_age", **_NO_EXPERTS, **STUDIED
+        )
 
     def as_mole(self) -> ModelConfig:
         """The MoLE baseline with the same experts but router scores instead of keys."""
         return dataclasses.replace(
             self,
             architecture="mole",
+            expert_scoring="key_age",
             expert_key_size=0,
             expert_query_heads=1,
             expert_window=1,
@@ -237,6 +240,13 @@ class ModelConfig:
                     f"{name} is {getattr(self, name)!r}, but architecture is {self.architecture}",
                     fix="only molkv has keys",
                 )
+        scores_alone = ("key",) if self.expert_age_start == "level" else ("key", "sigmoid", "silu")
+        if self.expert_age_start != "current" and self.expert_scoring in scores_alone:
+            raise ConfigError(
+                f"expert_age_start is {self.expert_age_start!r}, but expert_scoring is "
+                f"{self.expert_scoring}, which has no such start",
+                fix="leave expert_age_start at 'current'",
+            )
         if self.expert_null and not has_softmax:
             raise ConfigError(
                 f"expert_null is on, but expert_scoring is {self.expert_scoring}",

@@ -98,6 +98,11 @@ class Corpus:
                     f"{file}: holds {ids.dtype} {list(ids.shape)}",
                     fix="token ids are a row of int32",
                 )
+            if len(ids) == 0 or ids.min() < 0:
+                raise TrainingError(
+                    f"{file}: {'holds no tokens' if len(ids) == 0 else 'has a negative token id'}",
+                    fix="both splits are rows of token ids",
+                )
         return corpus
 
     def largest_id(self) -> int:

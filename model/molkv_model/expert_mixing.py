@@ -38,8 +38,12 @@ def first_age_bias(config: ModelConfig) -> Tensor:
         return bias
     if config.expert_scoring in ("sigmoid", "silu"):
         # Gates share no sum: the current token's add up to about one, the past's to a quarter.
-        bias[:] = -math.log(_SHARE * count * window)
-        bias[:, :, 0] = -math.log(count) if config.expert_scoring == "sigmoid" else 0.5
+        if config.expert_scoring == "sigmoid":
+            bias[:] = -math.log(_SHARE * count * window)
+            bias[:, :, 0] = -math.log(count)
+        else:  # silu(x) is about x/2 near 0
+            bias[:] = 2.0 / (_SHARE * count * window)
+            bias[:, :, 0] = 2.0 / count
         return bias
     if config.expert_age_start == "fading":
         slopes = 2.0 ** -torch.arange(2, heads + 2)

@@ -91,11 +91,11 @@ class _Run:
             for checkpoint in config.compare:
                 self._require_comparable(checkpoint)
         self.files = [TextFile.read(path) for path in config.text]
+        self.tokenizer_file = self._prepare_tokenizer()
+        self.corpus = self._encode()
         self.digests = [file.sha256 for file in self.files]
         if config.corpus is not None:
             self.digests = [hashlib.sha256(config.corpus.read_bytes()).hexdigest()]
-        self.tokenizer_file = self._prepare_tokenizer()
-        self.corpus = self._encode()
         self.order = self._drawn_order() if config.batches == "once" else None
         self.model = LanguageModel(config.model)
         self.model.reset_parameters(config.seed)
@@ -328,11 +328,16 @@ class _Run:
             sort_keys=True,
         )
 
+    def _text_bytes(self) -> int:
+        if self.config.corpus is not None:
+            return self.config.corpus.stat().st_size
+        return sum(len(file.text.encode()) for file in self.files)
+
     def _card(self, model: ScoredModel, compared: list[ScoredModel]) -> ModelCard:
         config = self.config
         text = CardText(
             sha256=self.digests,
-            size=sum(len(file.text.encode()) for file in self.files),
+            size=self._text_bytes(),
             training=len(self.corpus.training),
             validation=len(self.corpus.validation),
         )

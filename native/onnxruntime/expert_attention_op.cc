@@ -1,6 +1,6 @@
-// ai.molkv::ExpertAttention version 1 for ONNX Runtime (docs/graph.md, "The operator"). Load it
-// with SessionOptions.register_custom_ops_library; the kernel then takes precedence over the
-// model's own function of the same name.
+// ai.molkv::ExpertAttention version 1 for ONNX Runtime (docs/graph.md, "In the ONNX file").
+// Load it with SessionOptions.register_custom_ops_library; the kernel then takes precedence over
+// the model's own function of the same name.
 
 #include <climits>
 #include <cmath>
@@ -263,6 +263,7 @@ void Compute(const Kernel& kernel, OrtKernelContext* context) {
   molkv_attention_inputs inputs = MakeInputs(tensors);
   std::vector<float> normalized;
   if (tensors[kQueryNorm].data != nullptr) {
+    if (!(kernel.epsilon >= 0)) Refuse(kQueryNorm, "needs the attribute epsilon");
     normalized = Normalized(inputs, tensors[kQueryNorm], kernel.epsilon);
     inputs.query = normalized.data();
   }
@@ -284,10 +285,12 @@ void Compute(const Kernel& kernel, OrtKernelContext* context) {
   for (size_t i = 0; i < elements; ++i) output[i] += other[i];
 }
 
+// Negative if there is none, which a node without a norm needs not have.
 float ReadEpsilon(const OrtApi& api, const OrtKernelInfo* info) {
   float epsilon = 0;
   if (OrtStatus* status = api.KernelInfoGetAttribute_float(info, "epsilon", &epsilon)) {
-    api.ReleaseStatus(status);  // there is none, and no norm then
+    api.ReleaseStatus(status);
+    return -1;
   }
   return epsilon;
 }

@@ -112,7 +112,16 @@ class Ladder {
     return rung;
   }
 
+  // Fills the graph's self-attention cache with other ids: what an earlier run of these left there
+  // would stand in for a write that is missing.
+  void ClearCache(std::vector<int64_t> ids) const {
+    Session session(parts_.graph, parts_.blob, parts_.chunk);
+    for (int64_t& id : ids) id = (id + 1) % session.model().vocab_size;
+    session.Prefill(ids);
+  }
+
   std::vector<float> LogitsAfter(const std::vector<int64_t>& ids, size_t chunk) const {
+    ClearCache(ids);
     Session session(parts_.graph, parts_.blob, chunk);
     const float* logits = session.Prefill(ids);
     return std::vector<float>(logits, logits + session.model().vocab_size);

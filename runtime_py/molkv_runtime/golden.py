@@ -97,7 +97,8 @@ class GoldenCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One row of the blob: sha256 of its bytes without padding, and of its dequantized vectors.
 
-    The second digest runs over float32 little-endian: layer by layer keys, then values.
+    The second digest runs over float32 little-endian: layer by layer keys, then values; last the
+    input embedding, if rows carry it.
     """
 
     token_id: int

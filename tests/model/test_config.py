@@ -139,6 +139,13 @@ def test_the_baselines_differ_in_their_experts_only() -> None:
         assert getattr(config, field.name) == getattr(dense, field.name), field.name
 
 
+def test_the_baselines_of_a_variant_are_those_of_the_model_proper() -> None:
+    variant = small(expert_scoring="sigmoid", expert_key_norm=False)
+    assert variant.as_mole() == small().as_mole()
+    assert variant.without_experts() == small().without_experts()
+    assert not variant.as_mole().studied
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_json_holds_the_model_type_and_every_field(architecture: str) -> None:
     fields = small(architecture).to_json()
@@ -174,6 +181,8 @@ def test_json_holds_what_only_the_study_has_where_it_differs(change: dict[str, A
         ({"expert_shifted_heads": 5}, r"expert_shifted_heads is 5 \(0 to expert_query_heads 4\)"),
         ({"expert_shifted_heads": -1}, "expert_shifted_heads is -1"),
         ({"expert_null": True, "expert_scoring": "silu"}, "expert_scoring is silu"),
+        ({"expert_age_start": "level", "expert_scoring": "key"}, "expert_age_start is 'level'"),
+        ({"expert_age_start": "fading", "expert_scoring": "silu"}, "expert_age_start is 'fading'"),
         ({"expert_window": 1, "expert_scoring": "router_and_past"}, "expert_window is 1"),
         (
             {"architecture": "mole", "expert_key_norm": False},

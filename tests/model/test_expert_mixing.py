@@ -124,6 +124,19 @@ def test_the_current_token_starts_with_four_fifths_of_the_weight(start: str, win
     assert torch.all(bias.diff(dim=2) <= 0)
 
 
+@pytest.mark.parametrize("window", [2, 8, 64])
+@pytest.mark.parametrize(
+    ("scoring", "gate"), [("sigmoid", torch.sigmoid), ("silu", functional.silu)]
+)
+def test_gates_start_with_about_one_for_the_current_token_and_a_quarter_for_the_past(
+    scoring: str, gate: Callable[[Tensor], Tensor], window: int
+) -> None:
+    weights = gate(first_age_bias(small(expert_window=window, expert_scoring=scoring)))
+    now, past = weights[:, :, 0].sum(dim=1), weights[:, :, 1:].sum(dim=(1, 2))
+    assert torch.all((now - 1).abs() < 0.4)
+    assert torch.all((past > 0.05) & (past < 0.3))
+
+
 def test_a_level_start_prefers_no_age() -> None:
     assert not first_age_bias(small(expert_age_start="level")).any()
 

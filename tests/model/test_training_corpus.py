@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ def test_ids_come_back_as_they_were_saved(ids: Path) -> None:
     assert corpus.training.dtype == corpus.validation.dtype == torch.int32
     assert corpus.validation.tolist() == list(range(200))
     assert corpus.largest_id() == max(corpus.training.tolist())
+
+
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [(None, "cannot be read"), ([], "holds no tokens"), ([3, -1], "negative token id")],
+)
+def test_a_corpus_that_cannot_be_trained_on_is_named(
+    config: TrainingConfig, ids: Path, training: list[int] | None, named: str
+) -> None:
+    ids.unlink()
+    if training is not None:
+        Corpus(torch.tensor(training, dtype=torch.int64), torch.arange(200)).save(ids)
+    with pytest.raises(TrainingError, match=rf"{re.escape(str(ids))}: .*{named}"):
+        train(config)
 
 
 def test_no_token_is_read_twice(

@@ -16,6 +16,7 @@ from molkv_runtime.bundle import Bundle
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
 from tests.bundle_changes import accept_changes
+from tests.dropped_writes import leave_out_write
 from tests.executorch_programs import Programs, shared_programs
 from tests.native.builds import NATIVE, emulated
 from tests.native.executorch_runner import (
@@ -151,6 +152,19 @@ def test_quantized_programs_run_on_64_bit_arm(
     verdict = arm64_runner.json(programs.bundle(name), "--golden")
     assert verdict["passed"], verdict
     assert [rung["name"][0] for rung in verdict["rungs"]][:3] == ["1", "2", "4"]
+
+
+@pytest.mark.parametrize("name", ["molkv", "int8-weights"])
+@pytest.mark.parametrize("method", ["prefill", "decode"])
+def test_a_dropped_cache_write_fails_the_ladder(
+    runner: Runner, programs: Programs, tmp_path: Path, name: str, method: str
+) -> None:
+    folder = shutil.copytree(programs.bundle(name), tmp_path / "bundle")
+    leave_out_write(folder / "dense.pte", method, 3)
+    accept_changes(folder, "dense.pte")
+    verdict = json.loads(runner.run(folder, "--golden", "--json").stdout)
+    failed = {rung["name"] for rung in verdict["rungs"] if not rung["passed"]}
+    assert "4 prefill in chunks" in failed
 
 
 def test_quantized_rungs_have_the_tolerance_of_the_exporters_ladder() -> None:

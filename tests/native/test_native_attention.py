@@ -15,7 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from molkv_export.backends.onnx.op_model import Surroundings, run_function
+from molkv_export.backends.onnx.op_model import (
+    Surroundings,
+    op_feeds,
+    op_model,
+    run_function,
+)
 from molkv_export.op_parity import OP_TOLERANCE, OpCase, make_case
 from molkv_runtime import Bundle, Session
 from molkv_runtime.expert_attention import expert_attention
@@ -202,8 +207,9 @@ def test_the_operator_normalises_the_query_and_adds_like_the_stock_function(
         stock = run_function(case, around)
     for result in (ours, stock):
         assert np.abs(result - expected).max() <= OP_TOLERANCE * np.abs(expected).max()
-    # The norm, its weights and the sum are all there.
-    assert np.abs(run_function(case) - expected).max() > 0.1
+    no_weights = replace(around, query_norm=np.ones_like(around.query_norm))
+    for less in (None, no_weights, replace(around, query_norm=None)):
+        assert np.abs(run_function(case, less) - expected).max() > 1000 * OP_TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -221,6 +227,17 @@ def test_the_operator_refuses_surroundings_of_other_shapes(
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match=named):
         run_function(case, around)
     assert len(engine.sessions) == 1
+
+
+def test_the_operator_refuses_a_norm_without_epsilon(engine: Engine) -> None:
+    case = make_case(geometry_of(4, 2, 24, 40, DataType.INT8), 8, tokens=2, rows=10)
+    around = Surroundings.random(case)
+    model = op_model(case, around)
+    del model.graph.node[0].attribute[:]
+    session = engine.session(model.SerializeToString())
+    refused = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
+    with pytest.raises(refused, match="query_norm needs the attribute epsilon"):
+        session.run(None, op_feeds(case, around))
 
 
 def test_the_operator_takes_moles_rows(engine: Engine) -> None:

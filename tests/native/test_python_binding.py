@@ -132,6 +132,15 @@ def test_a_library_of_another_abi_version_is_refused(tmp_path: Path) -> None:
         NativeLibrary(file)
 
 
+def test_a_library_that_lacks_a_function_is_refused(tmp_path: Path) -> None:
+    source, file = tmp_path / "other.c", tmp_path / "libmolkv.so"
+    source.write_text(f"unsigned molkv_abi_version(void) {{ return {ABI_VERSION}; }}\n")
+    compiler = shutil.which("cc") or "gcc"
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", file], check=True)
+    with pytest.raises(NativeLibraryError, match=r"libmolkv.so: cannot be loaded: .*molkv_"):
+        NativeLibrary(file)
+
+
 def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "libmolkv.so"
     file.write_text("not a library")

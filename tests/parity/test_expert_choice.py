@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from molkv_export import ExportError, choose_experts, expert_choice
+from molkv_export import ExportError, choose_experts, expert_choice, export
 from molkv_export.evaluate import evaluate, open_predictor
 from molkv_export.expert_choice import MOST_TOKENS
 from molkv_export.expert_precisions import row_bytes, row_precisions
@@ -19,6 +19,7 @@ from molkv_runtime.session import Session
 from tests.small_models import edit_weights, write_checkpoint
 
 if TYPE_CHECKING:
+    from molkv_runtime.row_geometry import ExpertPrecision
     from tests.conftest import BundleOf, CheckpointOf
 
 TEXT = "The whale spoke to the Congress of the ship, and the President swam past. " * 8
@@ -139,3 +140,14 @@ def test_what_is_missing_is_named_before_any_work(
         choose_experts(checkpoint_of("dense+tokenizer"), TEXT)
     with pytest.raises(UsageError, match="0 tokens"):
         choose_experts(checkpoint_of("molkv+tokenizer"), "")
+
+
+def test_a_choice_of_other_rows_than_are_written_is_refused(
+    checkpoint_of: CheckpointOf, tmp_path: Path
+) -> None:
+    checkpoint = checkpoint_of("molkv+tokenizer")
+    choice = choose_experts(checkpoint, TEXT, max_kl=1)
+    other: ExpertPrecision = "f16" if choice.experts != "f16" else "int8"
+    with pytest.raises(ExportError, match=f"experts is {other}, but {choice.experts} was chosen"):
+        export(checkpoint, tmp_path / "bundle", experts=other, choice=choice)
+    assert not (tmp_path / "bundle").exists()

@@ -105,19 +105,19 @@ class NativeLibrary:
         try:
             self._library = ctypes.CDLL(str(file))
             version = self._library.molkv_abi_version()
+            if version != ABI_VERSION:
+                raise NativeLibraryError(
+                    f"{file}: ABI version is {version}, this package binds {ABI_VERSION}",
+                    fix="install molkv again, so that the library is rebuilt",
+                )
+            self._functions = {
+                name: getattr(self._library, f"molkv_{name}")
+                for name in (*_STATUS_FUNCTIONS, *_RETURNS, *_NOTHING_RETURNED)
+            }
         except (OSError, AttributeError) as error:
             raise NativeLibraryError(
                 f"{file}: cannot be loaded: {error}", fix="install molkv again"
             ) from None
-        if version != ABI_VERSION:
-            raise NativeLibraryError(
-                f"{file}: ABI version is {version}, this package binds {ABI_VERSION}",
-                fix="install molkv again, so that the library is rebuilt",
-            )
-        self._functions = {
-            name: getattr(self._library, f"molkv_{name}")
-            for name in (*_STATUS_FUNCTIONS, *_RETURNS, *_NOTHING_RETURNED)
-        }
         for name, type_ in _RETURNS.items():
             self._functions[name].restype = type_
         for name in _NOTHING_RETURNED:

@@ -85,7 +85,7 @@ def test_a_prefill_can_be_cut_anywhere(program_bundle_of: ProgramBundleOf, name:
 def test_a_quantized_prefill_can_be_cut_anywhere(
     program_bundle_of: ProgramBundleOf, name: str
 ) -> None:
-    """Activations are rounded by token, so cuts differ by no more than float32's sums do."""
+    """A last bit of float32's sums may move an activation to the next step of int8."""
     ids = token_ids(LENGTH, seed=1)
     with open_session(program_bundle_of(name)) as session:
         whole = session.logits(ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from molkv_export.backends.coreml.graph import CoreMLGraph
 from molkv_export.backends.coreml.op_parity import compare_composite
@@ -50,15 +51,14 @@ def climb(bundle: Bundle, checkpoint: Checkpoint | None) -> Iterator[RungEntry]:
     graph = CoreMLGraph(bundle.graph_file("coreml"), bundle.manifest)
     if bundle.expert_files:
         yield from _op(bundle)
-    with Session(bundle, graph=graph, chunk=graph.context) as session:
-        yield from InexactLadder(
-            bundle,
-            session,
-            LIMITS[graph.dense],
-            _stored_weights(graph),
-            checkpoint=checkpoint,
-            suffix=f", {EVALUATED if graph.evaluated else 'Core ML'}",
-        ).climb()
+    yield from InexactLadder(
+        bundle,
+        partial(Session, bundle, graph=graph, chunk=graph.context),
+        LIMITS[graph.dense],
+        _stored_weights(graph),
+        checkpoint=checkpoint,
+        suffix=f", {EVALUATED if graph.evaluated else 'Core ML'}",
+    ).climb()
 
 
 def _op(bundle: Bundle) -> Iterator[RungEntry]:

@@ -23,7 +23,14 @@ from molkv_runtime.onnx_runtime import onnxruntime
 if TYPE_CHECKING:
     from molkv_export.op_parity import OpCase
 
-__all__ = ["Surroundings", "op_model", "run_function", "run_op_model", "run_operator"]
+__all__ = [
+    "Surroundings",
+    "op_feeds",
+    "op_model",
+    "run_function",
+    "run_op_model",
+    "run_operator",
+]
 
 
 @dataclass(frozen=True)
@@ -31,26 +38,28 @@ class Surroundings:
     """What a node of the dense graph computes beside the op: docs/graph.md, "In the ONNX file".
 
     Attributes:
-        query_norm: float32 [dk], weights of the query's RMSNorm.
+        query_norm: float32 [dk], weights of the query's RMSNorm; None in MoLE, without one.
         added: float32 [T, d], added to the op's output.
         epsilon: of the norm.
     """
 
-    query_norm: NDArray[np.float32]
+    query_norm: NDArray[np.float32] | None
     added: NDArray[np.float32]
     epsilon: float = 1e-5
 
     @classmethod
-    def random(cls, case: OpCase, seed: int = 0) -> Surroundings:
+    def random(cls, case: OpCase, *, has_norm: bool = True, seed: int = 0) -> Surroundings:
         """Some that fit a case."""
         generator = np.random.default_rng(seed)
         tokens, _, key_size = case.query.shape
-        norm = 0.5 + generator.random((key_size,), np.float32)
+        norm = 0.5 + generator.random((key_size,), np.float32) if has_norm else None
         added = generator.standard_normal((tokens, case.value_size)).astype(np.float32)
         return cls(norm, added)
 
     def inside(self, case: OpCase) -> OpCase:
         """The case that the op itself gets: its query normalised."""
+        if self.query_norm is None:
+            return case
         query = case.query.astype(np.float64)
         squares = np.square(query).mean(axis=-1, keepdims=True)
         normalized: NDArray[np.float64] = query / np.sqrt(squares + self.epsilon) * self.query_norm
@@ -59,7 +68,7 @@ class Surroundings:
 
 def op_model(case: OpCase, around: Surroundings | None = None) -> onnx.ModelProto:
     """An ONNX model of one node, the op, with the shapes of a case and the op's function."""
-    feeds = _feeds(case, around)
+    feeds = op_feeds(case, around)
     heads, key_size = case.query.shape[1:]
     shape = ExpertAttentionShape(
         heads=heads,
@@ -68,10 +77,12 @@ def op_model(case: OpCase, around: Surroundings | None = None) -> onnx.ModelProt
         has_key_scales=case.rows.key_scales is not None,
         has_value_scales=case.rows.value_scales is not None,
         int4_values=case.rows.values.dtype == np.uint8,
-        has_query_norm=around is not None,
-        has_added=around is not None,
+        has_query_norm="query_norm" in feeds,
+        has_added="added" in feeds,
     )
-    attributes: dict[str, Any] = {} if around is None else {"epsilon": around.epsilon}
+    attributes: dict[str, Any] = {}
+    if around is not None and around.query_norm is not None:
+        attributes["epsilon"] = around.epsilon
     node = helper.make_node(
         OPERATOR,
         [name if name in feeds else "" for name in INPUTS],
@@ -113,7 +124,7 @@ def run_op_model(
     session = onnxruntime.InferenceSession(
         op_model(case, around).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    result: NDArray[np.float32] = session.run(None, _feeds(case, around))[0][0]
+    result: NDArray[np.float32] = session.run(None, op_feeds(case, around))[0][0]
     return result
 
 
@@ -129,10 +140,12 @@ def run_function(case: OpCase, around: Surroundings | None = None) -> NDArray[np
     return run_op_model(case, around)
 
 
-def _feeds(case: OpCase, around: Surroundings | None) -> dict[str, NDArray[Any]]:
+def op_feeds(case: OpCase, around: Surroundings | None) -> dict[str, NDArray[Any]]:
     """Inputs as the dense graph has them: a batch of one, a query's heads side by side."""
     tokens, heads, key_size = case.query.shape
     feeds = case.given | {"query": case.query.reshape(1, tokens, heads * key_size)}
     if around is not None:
-        feeds |= {"query_norm": around.query_norm, "added": around.added[None]}
+        feeds["added"] = around.added[None]
+        if around.query_norm is not None:
+            feeds["query_norm"] = around.query_norm
     return feeds
