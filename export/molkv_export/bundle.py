@@ -309,6 +309,7 @@ class _Export:
             self.config.experts,
             self.tokenizer_file,
             precisions=self.config.precisions,
+            caches=self.config.caches,
             shard_size=self.config.shard_size,
             embedding=self.config.embedding,
         )

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import torch
 
+from molkv_export.embedding_place import EmbeddingPlace
 from molkv_export.expert_blob import working_bytes
 from molkv_export.graph_sizes import dense_names, graph_sizes
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
-from molkv_runtime.manifest import DensePrecision
+from molkv_runtime.manifest import CachePrecision, DensePrecision
 from molkv_runtime.row_layout import RowLayout
 
 __all__ = ["peak_memory"]
@@ -39,6 +40,8 @@ def peak_memory(
     checkpoint: Checkpoint,
     layout: RowLayout | None,
     precisions: Mapping[str, DensePrecision],
+    caches: Mapping[str, CachePrecision],
+    embedding: EmbeddingPlace,
     tokenizer_bytes: int,
 ) -> int:
     """Resident bytes, pages of the mapped checkpoint included.
@@ -47,11 +50,15 @@ def peak_memory(
         checkpoint: what is exported.
         layout: of the expert rows, if there are any.
         precisions: of the backends' dense weights, by backend.
+        caches: of the self-attention caches, by backend; one that is not named has float32.
+        embedding: where the input embedding goes.
         tokenizer_bytes: size of ``tokenizer.json``.
     """
     passes = [_rows(checkpoint, layout), _reference(checkpoint)]
     for backend, dense in precisions.items():
-        passes += [_lowering(checkpoint, backend, dense), _verdict(checkpoint, backend, dense)]
+        cache = caches.get(backend, "fp32")
+        passes.append(_lowering(checkpoint, backend, dense))
+        passes.append(_verdict(checkpoint, backend, dense, cache, embedding))
     libraries = _BASE_BYTES + sum(_BACKEND_BYTES.get(backend, 0) for backend in precisions)
     return libraries + _TOKENIZER_FACTOR * tokenizer_bytes + max(passes)
 
@@ -77,17 +84,27 @@ def _lowering(checkpoint: Checkpoint, backend: str, dense: DensePrecision) -> in
     return int(copies * _dense(checkpoint))
 
 
-def _verdict(checkpoint: Checkpoint, backend: str, dense: DensePrecision) -> int:
-    """A loaded graph; beside it torch's head, and torch on the weights that the graph stores."""
-    engine = sum(graph_sizes(checkpoint, {backend: dense}).values())
-    if backend == "coreml":
-        engine = _dense(checkpoint)  # evaluated in float32
-    elif dense == "fp32" and checkpoint.config.tie_word_embeddings:
-        engine += _table(checkpoint)  # packed to be multiplied by, and to be looked up
+def _verdict(
+    checkpoint: Checkpoint,
+    backend: str,
+    dense: DensePrecision,
+    cache: CachePrecision,
+    embedding: EmbeddingPlace,
+) -> int:
+    """A loaded graph, then torch on the weights that it stores; beside both, torch's head."""
+    head = _table(checkpoint)
+    # A matrix in float32, its blocks and their numbers.
+    stored = _dense(checkpoint) + 3 * _largest(checkpoint) + _cache(checkpoint.config)
+    if backend == "coreml":  # evaluated in float32, and asked for its weights
+        return _dense(checkpoint) + head + stored
+    engine = sum(graph_sizes(checkpoint, {backend: dense}, embedding).values()) + head
     if dense == "fp32":
-        return engine + _table(checkpoint) + _BLOCK_BYTES
-    stored = _reference(checkpoint) + 3 * _largest(checkpoint)
-    return engine + _table(checkpoint) + stored
+        if checkpoint.config.tie_word_embeddings and embedding == "graph":
+            engine += head  # packed to be multiplied by, and to be looked up
+        exact = cache == "fp32"
+        return engine + _BLOCK_BYTES if exact else max(engine, head + _reference(checkpoint))
+    # The checkpoint's pages, too, which the stored weights are made from.
+    return max(engine, head + _dense(checkpoint) + stored)
 
 
 def _dense(checkpoint: Checkpoint) -> int:

@@ -18,7 +18,7 @@ from molkv_model.checkpoint import TOKENIZER_FILE, Checkpoint
 from molkv_model.config import ModelConfig
 from molkv_runtime.blob_header import IDENTITY_SIZE
 from molkv_runtime.golden import GOLDEN_FILE
-from molkv_runtime.manifest import MANIFEST_FILE, DensePrecision
+from molkv_runtime.manifest import MANIFEST_FILE, CachePrecision, DensePrecision
 from molkv_runtime.row_geometry import DataType, ExpertPrecision
 from molkv_runtime.row_layout import RowLayout
 
@@ -83,6 +83,7 @@ def make_plan(
     tokenizer: Path | None = None,
     *,
     precisions: Mapping[str, DensePrecision] | None = None,
+    caches: Mapping[str, CachePrecision] | None = None,
     shard_size: int | None = None,
     embedding: EmbeddingPlace = "graph",
 ) -> ExportPlan:
@@ -93,6 +94,7 @@ def make_plan(
         experts: precision of the expert rows.
         tokenizer: a ``tokenizer.json`` to use instead of the checkpoint's.
         precisions: of the dense graphs that will be written, by backend; None is ONNX's alone.
+        caches: of their self-attention caches, by backend; None is float32 throughout.
         shard_size: the most bytes of a file of the expert blob; None makes a single file.
         embedding: where the input embedding goes.
 
@@ -129,7 +131,9 @@ def make_plan(
         window_bytes=0 if layout is None else config.expert_window * _window_row_bytes(layout),
         dense_parameters=parameters,
         expert_parameters=_table_values(config),
-        peak_memory_bytes=peak_memory(checkpoint, layout, precisions, exact.get(TOKENIZER_FILE, 0)),
+        peak_memory_bytes=peak_memory(
+            checkpoint, layout, precisions, caches or {}, embedding, exact.get(TOKENIZER_FILE, 0)
+        ),
     )
 
 

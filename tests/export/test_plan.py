@@ -143,22 +143,28 @@ from molkv_export import ExportError, export
 from molkv_export.plan import make_plan
 from molkv_model.checkpoint import Checkpoint
 
-plan = make_plan(Checkpoint(sys.argv[1]), "int8")
-assert export(sys.argv[1], sys.argv[2]).manifest.parity.passed
+dense, cache = sys.argv[3:]
+plan = make_plan(
+    Checkpoint(sys.argv[1]), "int8", precisions={"onnx": dense}, caches={"onnx": cache}
+)
+bundle = export(sys.argv[1], sys.argv[2], dense=dense, cache=cache)
+assert bundle.manifest.parity.passed
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 print(json.dumps([peak, plan.peak_memory_bytes, 4 * plan.dense_parameters]))
 """
 
 
-def peak_of_export(folder: Path, vocabulary_size: int) -> tuple[int, int, int]:
+def peak_of_export(
+    folder: Path, vocabulary_size: int, dense: str = "fp32", cache: str = "fp32"
+) -> tuple[int, int, int]:
     """Peak resident bytes of a whole export, the planned ones, and bytes of the dense weights."""
     checkpoint = write_checkpoint(
         folder / str(vocabulary_size), "molkv", vocab_size=vocabulary_size, num_hidden_layers=1
     )
     out = folder / f"bundle-{vocabulary_size}"
-    peak, planned, dense = run_measured(PEAK_OF_EXPORT, checkpoint, out)
-    return peak, planned, dense
+    peak, planned, weights = run_measured(PEAK_OF_EXPORT, checkpoint, out, dense, cache)
+    return peak, planned, weights
 
 
 def test_an_export_needs_the_planned_memory_at_every_vocabulary(tmp_path: Path) -> None:
@@ -168,3 +174,9 @@ def test_an_export_needs_the_planned_memory_at_every_vocabulary(tmp_path: Path) 
         assert 0.7 * planned < peak < 1.1 * planned
     # The weights twice and the head grow, nothing else: logits of all positions would be 200 MiB.
     assert large - small < 3 * (large_dense - small_dense) + (32 << 20)
+
+
+@pytest.mark.parametrize(("dense", "cache"), [("fp32", "int8"), ("int8", "int8")])
+def test_quantized_graphs_need_the_planned_memory(tmp_path: Path, dense: str, cache: str) -> None:
+    peak, planned, _ = peak_of_export(tmp_path, 65536, dense, cache)
+    assert 0.7 * planned < peak < 1.1 * planned

@@ -131,6 +131,7 @@ def export(
         precision,
         tokenizer,
         precisions=config.precisions,
+        caches=config.caches,
         shard_size=config.shard_size,
         embedding=embedding,
     )
