@@ -473,12 +473,12 @@ def _add_file(folder: Path, name: str, content: bytes, *, tokens: int) -> None:
 
 def main() -> None:
     """Writes every folder beside the others."""
-    if len(sys.argv) not in (3, 4) or sys.argv[3:] not in ([], ["demo"]):
-        sys.exit("usage: python tests/attacks/bundle_folders.py BUNDLE OUT_DIR [demo]")
+    if len(sys.argv) != 3:
+        sys.exit("usage: python tests/attacks/bundle_folders.py BUNDLE OUT_DIR")
     bundle, out = Path(sys.argv[1]), Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     expected = {}
-    for attack in demo_attacks() if sys.argv[3:] else attacks():
+    for attack in attacks():
         shutil.copytree(bundle, out / attack.name)
         attack.edit(out / attack.name)
         expected[attack.name] = {

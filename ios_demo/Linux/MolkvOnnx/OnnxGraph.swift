@@ -30,14 +30,15 @@ public final class OnnxGraph: DenseGraph {
 
   public var chunk: Int { molkv_onnx_graph_chunk(handle) }
 
-  public func run(_ tokenIDs: ArraySlice<TokenID>, position: Int, window: ExpertWindow?) throws
+  public func run(_ tokens: NewTokens, position: Int, window: ExpertWindow?) throws
     -> UnsafeBufferPointer<Float>
   {
     var logits: UnsafePointer<Float>?
-    try tokenIDs.withUnsafeBufferPointer { ids in
+    try tokens.ids.withUnsafeBufferPointer { ids in
       try callNative(format: .graph) {
         molkv_onnx_graph_run(
-          handle, ids.baseAddress, ids.count, Int64(position), window?.handle, &logits, $0)
+          handle, ids.baseAddress, tokens.embeddings, ids.count, Int64(position), window?.handle,
+          &logits, $0)
       }
     }
     return UnsafeBufferPointer(start: logits, count: vocabularySize)

@@ -8,6 +8,8 @@ public enum Fixtures {
   public static let tiny = folder("tiny")
   /// A small random model without a tokenizer.
   public static let small = folder("small")
+  /// Another with a tokenizer, whose rows carry the input embedding.
+  public static let stored = folder("stored")
   /// Hostile copies of a small bundle, and `expected.json`.
   public static let attacks = folder("attacks")
 

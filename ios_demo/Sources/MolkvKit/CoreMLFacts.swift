@@ -59,6 +59,10 @@ extension Manifest {
     var facts: [(String, JSONValue, JSONValue)] = [
       ("identity", text(properties["molkv.identity"]), .text(identity)),
       ("experts", text(properties["molkv.experts"]), .text(expertPrecision?.rawValue ?? "none")),
+      (
+        "embedding", text(properties["molkv.embedding"]),
+        embeddingPrecision == nil ? .null : .text("storage")
+      ),
       ("dense", text(properties["molkv.dense"]), .text(backend.dense.rawValue)),
       ("cache", text(properties["molkv.cache"]), .text(backend.cache.rawValue)),
     ]

@@ -16,10 +16,13 @@ struct CoreMLFeeds {
 
   let model: Manifest.Model
   let limits: Manifest.Limits
+  /// Whether rows carry the input embedding, and the graph takes it instead of token ids.
+  let takesEmbeddings: Bool
 
   /// - Throws: `MolkvError.Kind.bundle` if the manifest has no Core ML graph, or not its limits.
   init(_ manifest: Manifest) throws {
     model = manifest.model
+    takesEmbeddings = manifest.embeddingPrecision != nil
     guard let limits = try manifest.backend("coreml").limits else {
       throw MolkvError(
         .bundle, "\(Manifest.fileName): backends.coreml.limits is missing", fix: "export again")
@@ -41,7 +44,9 @@ struct CoreMLFeeds {
   func inputs(_ function: Function) -> [Feed] {
     let tokens = tokens(function)
     var feeds = [
-      Feed(name: "input_ids", shape: [1, tokens], type: .int32),
+      takesEmbeddings
+        ? Feed(name: "embeddings", shape: [1, tokens, model.hiddenSize], type: .float32)
+        : Feed(name: "input_ids", shape: [1, tokens], type: .int32),
       Feed(name: "position", shape: [1], type: .int32),
     ]
     if function == .prefill {

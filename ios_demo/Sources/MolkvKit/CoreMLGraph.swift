@@ -6,8 +6,8 @@ import Foundation
 ///
 /// The package is loaded once for each of its two functions, which take turns on one state: the
 /// self-attention cache and the ring of expert rows. What crosses to Core ML in a step are the new
-/// tokens' rows only. float16 rows are handed over where the expert window keeps them; int8 and int4
-/// rows are dequantized into memory that every step uses again.
+/// tokens' rows only. float16 rows are handed over where the expert window keeps them, embeddings where
+/// the core wrote them; int8 and int4 rows are dequantized into memory that every step uses again.
 public final class CoreMLGraph: DenseGraph {
   public let chunk: Int
   private let file: String
@@ -106,21 +106,23 @@ public final class CoreMLGraph: DenseGraph {
     self.file = file
   }
 
-  public func run(_ tokenIDs: ArraySlice<TokenID>, position: Int, window: ExpertWindow?) throws
+  public func run(_ tokens: NewTokens, position: Int, window: ExpertWindow?) throws
     -> UnsafeBufferPointer<Float>
   {
-    precondition(!tokenIDs.isEmpty && tokenIDs.count <= chunk)
+    let count = tokens.ids.count
+    precondition(count > 0 && count <= chunk)
     // A padded chunk would be written beyond the end of the cache: then token by token.
     let fits = position + chunk <= feeds.limits.cacheTokens
-    if tokenIDs.count > 1 && fits {
-      return try step(
-        prefill, tokenIDs, position: position, window: window, ago: tokenIDs.count)
+    if count > 1 && fits {
+      return try step(prefill, tokens, position: position, window: window, ago: count)
     }
     var result = UnsafeBufferPointer<Float>(start: nil, count: 0)
-    for (place, index) in tokenIDs.indices.enumerated() {
+    for (place, index) in tokens.ids.indices.enumerated() {
+      let token = NewTokens(
+        ids: tokens.ids[index...index],
+        embeddings: tokens.embeddings.map { $0 + place * feeds.model.hiddenSize })
       result = try step(
-        decode, tokenIDs[index...index], position: position + place, window: window,
-        ago: tokenIDs.count - place)
+        decode, token, position: position + place, window: window, ago: count - place)
     }
     return result
   }
@@ -129,23 +131,24 @@ public final class CoreMLGraph: DenseGraph {
   ///
   /// - Parameter ago: how many rows before the window's end the first token's row lies.
   private func step(
-    _ program: Program, _ tokenIDs: ArraySlice<TokenID>, position: Int, window: ExpertWindow?,
-    ago: Int
+    _ program: Program, _ tokens: NewTokens, position: Int, window: ExpertWindow?, ago: Int
   ) throws -> UnsafeBufferPointer<Float> {
-    set(program.tokenIDs, to: tokenIDs)
     set(program.position, to: [Int64(position)])
-    var inputs = [
-      "input_ids": MLFeatureValue(multiArray: program.tokenIDs),
-      "position": MLFeatureValue(multiArray: program.position),
-    ]
+    var inputs = ["position": MLFeatureValue(multiArray: program.position)]
+    if feeds.takesEmbeddings {
+      inputs["embeddings"] = try embeddings(tokens, rows: program.tokens)
+    } else {
+      set(program.tokenIDs, to: tokens.ids)
+      inputs["input_ids"] = MLFeatureValue(multiArray: program.tokenIDs)
+    }
     if let index = program.logitsIndex {
-      set(index, to: [Int64(tokenIDs.count - 1)])
+      set(index, to: [Int64(tokens.ids.count - 1)])
       inputs["logits_index"] = MLFeatureValue(multiArray: index)
     }
     for (layer, buffers) in rows.enumerated() {
       for buffer in buffers {
         inputs[buffer.name] = try input(
-          buffer, layer: layer, window: window, ago: ago, count: tokenIDs.count,
+          buffer, layer: layer, window: window, ago: ago, count: tokens.ids.count,
           rows: program.tokens)
       }
     }
@@ -159,6 +162,18 @@ public final class CoreMLGraph: DenseGraph {
         fix: "close other apps, or choose other compute units")
     }
     return try logits(of: output, program.function)
+  }
+
+  private func embeddings(_ tokens: NewTokens, rows: Int) throws -> MLFeatureValue {
+    guard let data = tokens.embeddings else {
+      throw MolkvError(
+        .usage, "\(file): takes embeddings, and there are none", fix: "pass those of the rows")
+    }
+    let size = feeds.model.hiddenSize
+    return MLFeatureValue(
+      multiArray: try MLMultiArray(
+        dataPointer: data, shape: [1, rows, size].map { NSNumber(value: $0) }, dataType: .float32,
+        strides: [rows * size, size, 1].map { NSNumber(value: $0) }, deallocator: nil))
   }
 
   private func input(

@@ -65,7 +65,8 @@ extension ExpertWindow {
 }
 
 extension ExpertBlob {
-  /// sha256 of a row's vectors as float32, little-endian: by layer keys, then values.
+  /// sha256 of a row's vectors as float32, little-endian: by layer keys, then values; last the
+  /// input embedding, if rows carry it.
   func dequantizedSHA256(of row: [UInt8]) throws -> String {
     // A window of one token: its planes are the row's sections.
     let window = try ExpertWindow(geometry: geometry, window: 1, chunk: 1)
@@ -75,6 +76,10 @@ extension ExpertBlob {
       for vectors in ExpertVectors.allCases {
         try window.dequantize(vectors, layer: layer, rows: 0..<1) { numbers.append($1) }
       }
+    }
+    if let embeddings = InputEmbeddings(of: self, tokens: 1) {
+      try embeddings.read(row: row)
+      numbers += embeddings.numbers
     }
     return numbers.withUnsafeBytes { sha256($0) }
   }

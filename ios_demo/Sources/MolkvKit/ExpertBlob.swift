@@ -9,6 +9,8 @@ public final class ExpertBlob: @unchecked Sendable {
   // The core lets any thread use the handle, also at once.
   let handle: OpaquePointer
   public let geometry: molkv_geometry
+  /// Of the input embedding that every row carries; `MOLKV_NONE` where the dense graph has it.
+  public let embeddingType: molkv_data_type
   /// Token ids are 0 to `vocabularySize - 1`.
   public let vocabularySize: Int
   /// Bytes of a row that carry data.
@@ -40,6 +42,7 @@ public final class ExpertBlob: @unchecked Sendable {
     var info = molkv_blob_info()
     molkv_blob_get_info(handle, &info)
     geometry = info.geometry
+    embeddingType = molkv_data_type(rawValue: molkv_blob_embedding_dtype(handle))
     vocabularySize = Int(info.vocabulary_size)
     rowSize = Int(info.row_size)
     rowStride = Int(info.row_stride)
@@ -86,12 +89,13 @@ final class Prefetch {
 
   deinit { molkv_prefetch_free(handle) }
 
-  /// Waits for the rows and appends them to a window.
-  func append(count: Int, to window: ExpertWindow) throws {
+  /// Waits for the rows, appends them to a window and takes the input embeddings out of them.
+  func append(count: Int, to window: ExpertWindow, embeddings: InputEmbeddings? = nil) throws {
     var rows: UnsafePointer<UInt8>?
     var index: UnsafePointer<UInt32>?
     var distinct = 0
     try callNative { molkv_prefetch_wait(handle, &rows, &index, &distinct, $0) }
     try window.append(rows, index: index, count: count, rowStride: blob.rowStride)
+    try embeddings?.read(rows, index: index, count: count)
   }
 }

@@ -40,6 +40,11 @@ public struct Manifest: Sendable {
     case int8, int4, f16
   }
 
+  /// Precision of the input embedding that every row carries.
+  public enum EmbeddingPrecision: String, Sendable, Decodable {
+    case f16
+  }
+
   /// The sizes that a graph was compiled for.
   public struct Limits: Sendable {
     /// The most new tokens of one call.
@@ -91,6 +96,8 @@ public struct Manifest: Sendable {
   public let model: Model
   /// Nil without experts.
   public let expertPrecision: ExpertPrecision?
+  /// Nil where the dense graphs have the embedding.
+  public let embeddingPrecision: EmbeddingPrecision?
   /// The blob's files.
   public let experts: [String]
   public let backends: [String: Backend]
@@ -127,6 +134,7 @@ public struct Manifest: Sendable {
         fix: version > schemaVersion ? "update molkv" : "export again")
     }
     let manifest = try decodeJSON(Manifest.self, content, file: file)
+    try manifest.checkExperts(file)
     try manifest.checkNames(file)
     return manifest
   }
@@ -134,6 +142,22 @@ public struct Manifest: Sendable {
   private struct Versioned: Decodable {
     enum CodingKeys: String, CodingKey { case schemaVersion = "schema_version" }
     let schemaVersion: Int
+  }
+
+  private func checkExperts(_ file: String) throws {
+    if let embeddingPrecision, experts.isEmpty || expertPrecision == nil {
+      throw MolkvError(
+        .bundle,
+        "\(file): quantization.embedding is \(embeddingPrecision), but there are no expert rows "
+          + "that carry it", fix: "export again")
+    }
+    if (model.architecture == .dense) != (expertPrecision == nil)
+      || experts.isEmpty != (expertPrecision == nil)
+    {
+      throw MolkvError(
+        .bundle, "\(file): experts: a \(model.architecture) model has other experts",
+        fix: "export again")
+    }
   }
 
   private func checkNames(_ file: String) throws {
@@ -179,10 +203,31 @@ extension Manifest: Decodable {
   }
 
   private struct Quantization: Decodable {
-    enum CodingKeys: String, CodingKey, CaseIterable { case experts }
+    enum CodingKeys: String, CodingKey, CaseIterable { case experts, embedding, calibration }
     let experts: ExpertPrecision?
+    let embedding: EmbeddingPrecision?
     init(from decoder: any Decoder) throws {
-      experts = try StrictFields<CodingKeys>(decoder)[nullable: .experts]
+      let fields = try StrictFields<CodingKeys>(decoder)
+      experts = try fields[nullable: .experts]
+      embedding = try fields[optional: .embedding]
+      let _: Calibration? = try fields[optional: .calibration]
+    }
+  }
+
+  /// How the precision of the experts was chosen: read strictly, but not used.
+  private struct Calibration: Decodable {
+    enum CodingKeys: String, CodingKey, CaseIterable {
+      case maxKL = "max_kl"
+      case klDivergence = "kl_divergence"
+      case sameTop1 = "same_top1"
+      case tokens
+    }
+    init(from decoder: any Decoder) throws {
+      let fields = try StrictFields<CodingKeys>(decoder)
+      for key in [CodingKeys.maxKL, .klDivergence, .sameTop1] {
+        let _: Double = try fields[key]
+      }
+      let _: Int = try fields[.tokens]
     }
   }
 
@@ -191,18 +236,15 @@ extension Manifest: Decodable {
     producer = try fields[.producer]
     identity = try fields[.identity]
     model = try fields[.model]
-    expertPrecision = try (fields[.quantization] as Quantization).experts
+    let quantization: Quantization = try fields[.quantization]
+    expertPrecision = quantization.experts
+    embeddingPrecision = quantization.embedding
     experts = try fields[.experts]
     backends = try fields[.backends]
     tokenizer = try fields[nullable: .tokenizer]
     golden = try fields[.golden]
     files = try fields[.files]
     parity = try fields[optional: .parity]
-    if (model.architecture == .dense) != (expertPrecision == nil)
-      || experts.isEmpty != (expertPrecision == nil)
-    {
-      throw fields.refusal(.experts, "a \(model.architecture) model has other experts")
-    }
   }
 }
 

@@ -107,6 +107,10 @@ public struct MolkvBundle: Sendable {
       ("value_size", "\(rows.value_size)", "\(model.hiddenSize)"),
       ("key_dtype", name(rows.key_dtype), name((keys ? stored : MOLKV_NONE).rawValue)),
       ("value_dtype", name(rows.value_dtype), name(values.rawValue)),
+      (
+        "embedding_dtype", name(blob.embeddingType.rawValue),
+        name((manifest.embeddingPrecision == nil ? MOLKV_NONE : MOLKV_FLOAT16).rawValue)
+      ),
     ]
     for (field, actual, expected) in facts where actual != expected {
       throw MolkvError(

@@ -10,6 +10,7 @@ final class TokenSequence {
   private let graph: any DenseGraph
   private let blob: ExpertBlob?
   private let window: ExpertWindow?
+  private let embeddings: InputEmbeddings?
   private var row: [UInt8] = []  // of a single step
   private var counted = SessionStatistics()
   private var readsBefore: ExpertBlob.Reads?
@@ -25,9 +26,12 @@ final class TokenSequence {
     if let blob {
       window = try ExpertWindow(
         geometry: blob.geometry, window: model.expertWindow, chunk: self.chunk)
+      // The graph's own chunk: where its shapes are fixed, it reads as much.
+      embeddings = InputEmbeddings(of: blob, tokens: graph.chunk)
       row = [UInt8](repeating: 0, count: blob.rowStride)
     } else {
       window = nil
+      embeddings = nil
     }
     restart()
   }
@@ -78,11 +82,13 @@ final class TokenSequence {
     let ids = nextChunk(prefill)
     return try timed(\.prefillSeconds) {
       if let window, let rows = prefill.rows {
-        try timed(\.lookupSeconds) { try rows.append(count: ids.count, to: window) }
+        try timed(\.lookupSeconds) {
+          try rows.append(count: ids.count, to: window, embeddings: embeddings)
+        }
       }
       prefill.next += ids.count
       prefill.rows = prefill.isDone ? nil : try startRows(of: nextChunk(prefill))
-      let logits = try graph.run(ids, position: position, window: window)
+      let logits = try graph.run(newTokens(ids), position: position, window: window)
       position += ids.count
       counted.prefillTokens += ids.count
       return logits
@@ -99,10 +105,11 @@ final class TokenSequence {
         try timed(\.lookupSeconds) {
           try blob.read(tokenID, into: &row)
           try window.append(row: row)
+          try embeddings?.read(row: row)
         }
       }
       let logits = try timed(\.decodeEngineSeconds) {
-        try graph.run([tokenID], position: position, window: window)
+        try graph.run(newTokens([tokenID]), position: position, window: window)
       }
       position += 1
       counted.decodeTokens += 1
@@ -117,6 +124,11 @@ final class TokenSequence {
     let began = ContinuousClock.now
     defer { counted[keyPath: figure] += (ContinuousClock.now - began).seconds }
     return try body()
+  }
+
+  /// What the graph takes for tokens whose rows were read.
+  private func newTokens(_ ids: ArraySlice<TokenID>) -> NewTokens {
+    NewTokens(ids: ids, embeddings: embeddings?.numbers.baseAddress)
   }
 
   private func nextChunk(_ prefill: Prefill) -> ArraySlice<TokenID> {

@@ -7,8 +7,11 @@ import XCTest
 
 /// The Core ML engine on real packages, evaluated op by op in place of Core ML.
 final class CoreMLGraphTests: XCTestCase {
-  /// Bundles with a package: float16 rows, int8 rows, int4 rows, MoLE, and no experts.
-  private static let bundles = ["molkv-f16", "molkv-int8", "molkv-int4", "mole-int8", "dense"]
+  /// Bundles with a package: float16 rows, int8 rows, int4 rows, MoLE, no experts, and rows that
+  /// carry the input embedding.
+  private static let bundles = [
+    "molkv-f16", "molkv-int8", "molkv-int4", "mole-int8", "dense", "stored-embedding",
+  ]
 
   private func withModels(
     _ name: String, _ body: (MolkvBundle, EvaluatedModels) async throws -> Void
@@ -101,25 +104,27 @@ final class CoreMLGraphTests: XCTestCase {
   }
 
   func testChunksOfEverySizeGiveTheSameLogitsAlsoAtTheEndOfTheContext() async throws {
-    try await withGraph("molkv-int8") { bundle, graph, models in
-      let context = bundle.manifest.model.context
-      let ids = (0..<context).map { TokenID(($0 * 7 + 3) % 300) }
-      let tolerance =
-        ParityLadder.float16Factor * (try bundle.loadGolden().cases[0].logitsTolerance)
-      let single = try logits(sequence(bundle, graph, chunk: 1), ids)
-      XCTAssertTrue(models.calls.allSatisfy { $0.function == "decode" })
-      for chunk in [5, graph.chunk] {
-        let whole = try sequence(bundle, graph, chunk: chunk)
-        assertClose(try logits(whole, ids), single, tolerance, "chunk \(chunk)")
-        XCTAssertEqual(whole.position, context)
-      }
-      XCTAssertTrue(models.calls.contains { $0.function == "prefill" })
-      for call in models.calls where call.function == "prefill" {
-        let position = call.inputs["position"]!.withUnsafeBufferPointer(ofType: Int32.self) {
-          $0[0]
+    for name in ["molkv-int8", "stored-embedding"] {
+      try await withGraph(name) { bundle, graph, models in
+        let context = bundle.manifest.model.context
+        let ids = (0..<context).map { TokenID(($0 * 7 + 3) % 300) }
+        let tolerance =
+          ParityLadder.float16Factor * (try bundle.loadGolden().cases[0].logitsTolerance)
+        let single = try logits(sequence(bundle, graph, chunk: 1), ids)
+        XCTAssertTrue(models.calls.allSatisfy { $0.function == "decode" })
+        for chunk in [5, graph.chunk] {
+          let whole = try sequence(bundle, graph, chunk: chunk)
+          assertClose(try logits(whole, ids), single, tolerance, "chunk \(chunk)")
+          XCTAssertEqual(whole.position, context)
         }
-        XCTAssertLessThanOrEqual(
-          Int(position) + graph.chunk, bundle.manifest.backends["coreml"]!.limits!.cacheTokens)
+        XCTAssertTrue(models.calls.contains { $0.function == "prefill" })
+        for call in models.calls where call.function == "prefill" {
+          let position = call.inputs["position"]!.withUnsafeBufferPointer(ofType: Int32.self) {
+            $0[0]
+          }
+          XCTAssertLessThanOrEqual(
+            Int(position) + graph.chunk, bundle.manifest.backends["coreml"]!.limits!.cacheTokens)
+        }
       }
     }
   }
@@ -141,7 +146,7 @@ final class CoreMLGraphTests: XCTestCase {
         geometry: blob.geometry, window: bundle.manifest.model.expertWindow, chunk: graph.chunk)
       try Prefetch([5, 6, 7], from: blob).append(count: 3, to: window)
       let plane = try window.plane(MOLKV_VALUES, layer: 0)
-      _ = try graph.run([7], position: 2, window: window)
+      _ = try graph.run(NewTokens(ids: [7], embeddings: nil), position: 2, window: window)
       let call = try XCTUnwrap(models.calls.last)
       XCTAssertEqual(call.function, "decode")
       let input = try XCTUnwrap(call.inputs["expert_values_0"])
@@ -151,13 +156,44 @@ final class CoreMLGraphTests: XCTestCase {
     }
   }
 
+  func testEmbeddingsAreThoseOfTheRowsAndHandedOverWhereTheCoreWroteThem() async throws {
+    try await withGraph("stored-embedding") { bundle, graph, models in
+      let blob = try XCTUnwrap(bundle.openExperts())
+      let window = try ExpertWindow(
+        geometry: blob.geometry, window: bundle.manifest.model.expertWindow, chunk: graph.chunk)
+      let embeddings = try XCTUnwrap(InputEmbeddings(of: blob, tokens: graph.chunk))
+      let ids: [TokenID] = [9, 8, 9]
+      try Prefetch(ids[...], from: blob).append(count: 3, to: window, embeddings: embeddings)
+      let tokens = NewTokens(ids: ids[...], embeddings: embeddings.numbers.baseAddress)
+      _ = try graph.run(tokens, position: 0, window: window)
+      let call = try XCTUnwrap(models.calls.last)
+      XCTAssertNil(call.inputs["input_ids"])
+      let input = try XCTUnwrap(call.inputs["embeddings"])
+      let size = bundle.manifest.model.hiddenSize
+      XCTAssertEqual(input.shape.map(\.intValue), [1, graph.chunk, size])
+      // Halves at the row's end, before its checksum.
+      let expected = try ids.flatMap { id in
+        try blob.row(of: id)[..<(blob.rowSize - 4)].suffix(2 * size).withUnsafeBytes {
+          $0.bindMemory(to: Float16.self).map { Float($0) }
+        }
+      }
+      input.withUnsafeBufferPointer(ofType: Float.self) {
+        XCTAssertEqual($0.baseAddress, UnsafePointer(embeddings.numbers.baseAddress))
+        XCTAssertEqual(Array($0.prefix(expected.count)), expected)
+      }
+      XCTAssertThrowsError(
+        try graph.run(NewTokens(ids: [9], embeddings: nil), position: 3, window: window)
+      ) { XCTAssertEqual(($0 as? MolkvError)?.kind, .usage) }
+    }
+  }
+
   func testQuantizedRowsAreScaleTimesNumberRoundedOnce() async throws {
     for name in ["molkv-int8", "molkv-int4"] {
       try await withGraph(name) { bundle, graph, models in
         let blob = try XCTUnwrap(bundle.openExperts())
         let window = try ExpertWindow(geometry: blob.geometry, window: 4, chunk: graph.chunk)
         try Prefetch([9, 8], from: blob).append(count: 2, to: window)
-        _ = try graph.run([9, 8], position: 0, window: window)
+        _ = try graph.run(NewTokens(ids: [9, 8], embeddings: nil), position: 0, window: window)
         let input = try XCTUnwrap(models.calls.last?.inputs["expert_keys_1"])
         var expected: [Float16] = []
         try window.dequantize(.keys, layer: 1, rows: 0..<2) { expected.append(Float16($1)) }
@@ -209,6 +245,24 @@ final class CoreMLGraphTests: XCTestCase {
           let error = $0 as? MolkvError
           XCTAssertEqual(error?.kind, .bundle)
           XCTAssertTrue("\($0)".contains(words) && "\($0)".contains("the manifest says"), "\($0)")
+        }
+      }
+    }
+  }
+
+  func testAPackageWhoseEmbeddingIsElsewhereIsRefused() async throws {
+    for (name, found, words) in [
+      ("molkv-int8", "storage", "embedding is storage, the manifest says missing"),
+      ("stored-embedding", nil, "embedding is missing, the manifest says storage"),
+    ] as [(String, String?, String)] {
+      try await withModels(name) { bundle, models in
+        let manifest = bundle.manifest
+        let real = try models.describe(bundle.folder, function: "decode")
+        var facts = try XCTUnwrap(real.metadata[.creatorDefinedKey] as? [String: String])
+        XCTAssertNoThrow(try manifest.checkFacts(facts, backend: "coreml", file: "package"))
+        facts["molkv.embedding"] = found
+        XCTAssertThrowsError(try manifest.checkFacts(facts, backend: "coreml", file: "package")) {
+          XCTAssertTrue("\($0)".contains(words), "\($0)")
         }
       }
     }

@@ -15,7 +15,10 @@ final class HostileBundleTests: XCTestCase {
     "TokenizerError": .tokenizer,
   ]
   // What is said otherwise than in Python.
-  private static let otherWords = ["identity is None": "identity is missing"]
+  private static let otherWords = [
+    "identity is None": "identity is missing", "embedding is None": "embedding is missing",
+    "the manifest says None": "the manifest says missing",
+  ]
 
   private func use(_ folder: URL, reached: inout [String]) async throws {
     reached.append("open")

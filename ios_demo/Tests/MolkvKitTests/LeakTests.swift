@@ -9,7 +9,8 @@ final class LeakTests: XCTestCase {
   private static let rounds = 200
 
   private func round(_ number: Int) async throws {
-    let session = try Fixtures.session(Fixtures.small, chunk: 8)
+    let folder = number % 2 == 0 ? Fixtures.small : Fixtures.stored
+    let session = try Fixtures.session(folder, chunk: 8)
     let request = GenerationRequest(
       prompt: .tokenIDs(Array(1..<20)), maxNewTokens: 6, sampling: .greedy, stopIDs: [])
     var count = 0

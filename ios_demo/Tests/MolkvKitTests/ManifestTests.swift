@@ -55,6 +55,41 @@ final class ManifestTests: XCTestCase {
     XCTAssertNil(whole)
   }
 
+  func testQuantizationIsReadStrictly() async throws {
+    let file = Fixtures.small.appendingPathComponent("manifest.json")
+    let valid = try XCTUnwrap(
+      JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String: Any])
+    let calibration: [String: Any] = [
+      "max_kl": 0.02, "kl_divergence": 1, "same_top1": 0.98, "tokens": 4096,
+    ]
+    func changed(_ change: [String: Any]) -> [String: Any] {
+      ["calibration": calibration.merging(change) { $1 }]
+    }
+    for (change, words) in [
+      ([:], nil), (["embedding": NSNull(), "calibration": NSNull()], nil),
+      (["embedding": "f16"], nil), (changed([:]), nil),
+      (["embedding": "int8"], "quantization.embedding: "),
+      (["embedding": 16], "quantization.embedding"),
+      (["experts": NSNull(), "embedding": "f16"], "quantization.embedding is f16, but"),
+      (["calibration": [Any]()], "quantization.calibration"),
+      (["calibration": [String: Any]()], "missing required field `max_kl`"),
+      (changed(["tokens": "many"]), "quantization.calibration.tokens"),
+      (changed(["same_top1": NSNull()]), "quantization.calibration.same_top1"),
+      (changed(["surprise": 1]), "unknown field `surprise`"),
+      (["surprise": 1], "unknown field `surprise`"),
+    ] as [([String: Any], String?)] {
+      let quantization = ["experts": "int8"].merging(change) { $1 }
+      let content = valid.merging(["quantization": quantization]) { $1 }
+      let error = try await problem(JSONSerialization.data(withJSONObject: content))
+      if let words {
+        XCTAssertEqual(error?.kind, .bundle, words)
+        XCTAssertEqual(error?.problem.contains(words), true, "\(words): \(error as Any)")
+      } else {
+        XCTAssertNil(error)
+      }
+    }
+  }
+
   func testAnUnknownBackendIsNamedWithThoseThatAreThere() throws {
     let manifest = try Manifest.read(folder: Fixtures.small)
     XCTAssertThrowsError(try manifest.backend("coreml")) {

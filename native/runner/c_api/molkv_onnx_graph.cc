@@ -14,6 +14,7 @@ struct molkv_onnx_graph {
   std::unique_ptr<molkv::runner::OnnxGraph> graph;
   size_t context = 0;
   bool experts = false;
+  bool takes_embeddings = false;
 };
 
 namespace {
@@ -60,11 +61,6 @@ std::unique_ptr<molkv_onnx_graph> Open(const molkv_onnx_graph_options& options) 
   if (entry == manifest.backends.end()) {
     throw RunnerError(folder + ": has no onnx graph", "export with --backend onnx");
   }
-  if (manifest.embedding_precision != "none") {
-    throw RunnerError(folder + ": quantization.embedding is " + manifest.embedding_precision +
-                          ", and this interface passes token ids",
-                      "export with --embedding graph");
-  }
   const molkv::runner::OnnxGraphOptions graph_options = {
       folder + "/" + entry->second.graph,
       static_cast<int>(options.threads == 0 ? 1 : options.threads),
@@ -74,6 +70,7 @@ std::unique_ptr<molkv_onnx_graph> Open(const molkv_onnx_graph_options& options) 
   made->graph = std::make_unique<OnnxGraph>(TextOf(options.onnxruntime), graph_options, manifest);
   made->context = static_cast<size_t>(manifest.model.max_position_embeddings);
   made->experts = manifest.model.architecture != "dense";
+  made->takes_embeddings = manifest.embedding_precision != "none";
   return made;
 }
 
@@ -96,15 +93,20 @@ size_t molkv_onnx_graph_chunk(const molkv_onnx_graph* graph) {
   return graph == nullptr ? 0 : graph->graph->chunk();
 }
 
-molkv_status molkv_onnx_graph_run(molkv_onnx_graph* graph, const int64_t* token_ids, size_t count,
-                                  int64_t position, const molkv_window* window,
-                                  const float** logits, molkv_error* error) {
+molkv_status molkv_onnx_graph_run(molkv_onnx_graph* graph, const int64_t* token_ids,
+                                  const float* embeddings, size_t count, int64_t position,
+                                  const molkv_window* window, const float** logits,
+                                  molkv_error* error) {
   if (graph == nullptr || token_ids == nullptr || logits == nullptr) {
     return Report(error, MOLKV_INVALID_ARGUMENT, "graph, token_ids or logits is NULL (pass all)");
   }
   if (graph->experts != (window != nullptr)) {
     return Report(error, MOLKV_INVALID_ARGUMENT,
                   "a window is needed where the model has experts, and only there");
+  }
+  if (graph->takes_embeddings != (embeddings != nullptr)) {
+    return Report(error, MOLKV_INVALID_ARGUMENT,
+                  "embeddings are needed where rows carry them, and only there");
   }
   if (count == 0 || position < 0 || static_cast<size_t>(position) > graph->context ||
       count > graph->context - static_cast<size_t>(position)) {
@@ -113,6 +115,6 @@ molkv_status molkv_onnx_graph_run(molkv_onnx_graph* graph, const int64_t* token_
   }
   return Guard(error, [&] {
     const std::vector<int64_t> last = {static_cast<int64_t>(count) - 1};
-    *logits = graph->graph->Run({token_ids, count, nullptr}, position, window, last);
+    *logits = graph->graph->Run({token_ids, count, embeddings}, position, window, last);
   });
 }

@@ -37,13 +37,15 @@ MOLKV_EXPORT size_t molkv_onnx_graph_chunk(const molkv_onnx_graph* graph);
 
 // Computes the logits after the last of `count` new tokens. One thread.
 //
-// position:  absolute position of the first; position + count is at most the context
-// window:    with the new tokens' rows appended; NULL without experts
-// logits:    float32 [V], valid until the next call
+// embeddings:  float32 [count, d] as molkv_blob_embeddings gives them, where rows carry them: the
+//              graph takes them and not the ids; NULL where it has the embedding
+// position:    absolute position of the first; position + count is at most the context
+// window:      with the new tokens' rows appended; NULL without experts
+// logits:      float32 [V], valid until the next call
 MOLKV_EXPORT molkv_status molkv_onnx_graph_run(molkv_onnx_graph* graph, const int64_t* token_ids,
-                                               size_t count, int64_t position,
-                                               const molkv_window* window, const float** logits,
-                                               molkv_error* error);
+                                               const float* embeddings, size_t count,
+                                               int64_t position, const molkv_window* window,
+                                               const float** logits, molkv_error* error);
 
 #ifdef __cplusplus
 }  // extern "C"

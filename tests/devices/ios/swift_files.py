@@ -14,12 +14,13 @@ from tokenizers import Tokenizer
 
 from molkv_export import export
 from molkv_export.backends.coreml.package import write_dense_graph
+from molkv_export.embedding_place import EmbeddingPlace
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.embedded import tiny_checkpoint
 from molkv_runtime.bundle import file_sha256
 from molkv_runtime.manifest import FileEntry, write_json
 from molkv_runtime.row_geometry import ExpertPrecision
-from tests.small_models import write_checkpoint
+from tests.small_models import write_checkpoint, write_tokenizer
 
 ATTACKS: Final = Path(__file__).parents[2] / "attacks" / "bundle_folders.py"
 # Texts whose encoding goes wrong first where a tokenizer is almost right.
@@ -48,13 +49,15 @@ TEXTS: Final = (
     "a" * 200,
     "The quick brown fox jumps over the lazy dog. " * 8,
 )
-# Kinds of small models and precisions of their rows, with a Core ML package each.
-CORE_ML: Final[dict[str, tuple[str, ExpertPrecision]]] = {
-    "molkv-f16": ("molkv", "f16"),
-    "molkv-int8": ("molkv", "int8"),
-    "molkv-int4": ("molkv", "int4"),
-    "mole-int8": ("mole", "int8"),
-    "dense": ("dense", "int8"),
+# Kinds of small models, precisions of their rows and places of the input embedding, with a Core ML
+# package each.
+CORE_ML: Final[dict[str, tuple[str, ExpertPrecision, EmbeddingPlace]]] = {
+    "molkv-f16": ("molkv", "f16", "graph"),
+    "molkv-int8": ("molkv", "int8", "graph"),
+    "molkv-int4": ("molkv", "int4", "graph"),
+    "mole-int8": ("mole", "int8", "graph"),
+    "dense": ("dense", "int8", "graph"),
+    "stored-embedding": ("molkv-key-gelu-untied", "int8", "storage"),
 }
 CHUNK: Final = 16
 
@@ -62,32 +65,46 @@ CHUNK: Final = 16
 def write_swift_files(folder: Path) -> None:
     """The bundles and cases of Fixtures.swift."""
     folder.mkdir(parents=True)
-    tiny = export(tiny_checkpoint(), folder / "tiny")
-    assert tiny.manifest.parity is not None
-    assert tiny.manifest.parity.passed
+    tokenizer = write_tokenizer(folder / "small-tokenizer.json")
+    untied = write_checkpoint(
+        folder / "checkpoints" / "stored", "molkv-key-gelu-untied", tokenizer=tokenizer
+    )
+    for bundle in (
+        export(tiny_checkpoint(), folder / "tiny"),
+        export(untied, folder / "stored", embedding="storage"),
+    ):
+        assert bundle.manifest.parity is not None
+        assert bundle.manifest.parity.passed
     export(write_checkpoint(folder / "checkpoint", "molkv"), folder / "small")
-    command = [sys.executable, ATTACKS, folder / "small", folder / "attacks", "demo"]
+    command = [sys.executable, ATTACKS, folder / "small", folder / "attacks"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(command, check=True, env=environment)
     _write_tokenizer_cases(folder / "tiny" / "tokenizer.json", folder / "tokenizer.json")
-    for name, (kind, experts) in CORE_ML.items():
+    for name, (kind, experts, embedding) in CORE_ML.items():
         checkpoint = write_checkpoint(folder / "checkpoints" / name, kind)
-        _write_core_ml_bundle(checkpoint, folder / "coreml" / name, experts)
+        _write_core_ml_bundle(checkpoint, folder / "coreml" / name, experts, embedding)
     other = write_checkpoint(folder / "checkpoints" / "other", "molkv", seed=2)
-    _write_core_ml_bundle(other, folder / "coreml" / "other-checkpoint", "int8")
+    _write_core_ml_bundle(other, folder / "coreml" / "other-checkpoint", "int8", "graph")
 
 
-def _write_core_ml_bundle(checkpoint: Path, folder: Path, experts: ExpertPrecision) -> None:
+def _write_core_ml_bundle(
+    checkpoint: Path, folder: Path, experts: ExpertPrecision, embedding: EmbeddingPlace
+) -> None:
     """A bundle whose one graph is a Core ML package for short chunks.
 
     `molkv export --backend coreml` writes the same, and climbs a ladder that takes longer than all
     the Swift tests.
     """
-    manifest = export(checkpoint, folder, experts=experts).manifest
+    manifest = export(checkpoint, folder, experts=experts, embedding=embedding).manifest
     for file in folder.glob("dense.onnx*"):
         file.unlink()
     graph = write_dense_graph(
-        Checkpoint(checkpoint), folder, experts, manifest.identity, chunk=CHUNK
+        Checkpoint(checkpoint),
+        folder,
+        experts,
+        manifest.identity,
+        embedding=manifest.quantization.embedding,
+        chunk=CHUNK,
     )
     files = [entry for entry in manifest.files if not entry.name.startswith("dense.onnx")]
     for file in graph.files:
