@@ -1,5 +1,6 @@
 #include "molkv_onnx_graph.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <new>
@@ -12,6 +13,7 @@
 
 struct molkv_onnx_graph {
   std::unique_ptr<molkv::runner::OnnxGraph> graph;
+  int64_t vocabulary_size = 0;
   size_t context = 0;
   bool experts = false;
   bool takes_embeddings = false;
@@ -68,6 +70,7 @@ std::unique_ptr<molkv_onnx_graph> Open(const molkv_onnx_graph_options& options) 
   };
   auto made = std::make_unique<molkv_onnx_graph>();
   made->graph = std::make_unique<OnnxGraph>(TextOf(options.onnxruntime), graph_options, manifest);
+  made->vocabulary_size = manifest.model.vocab_size;
   made->context = static_cast<size_t>(manifest.model.max_position_embeddings);
   made->experts = manifest.model.architecture != "dense";
   made->takes_embeddings = manifest.embedding_precision != "none";
@@ -81,8 +84,8 @@ molkv_status molkv_onnx_graph_open(const molkv_onnx_graph_options* options,
   if (options == nullptr || graph == nullptr || options->bundle == nullptr) {
     return Report(error, MOLKV_INVALID_ARGUMENT, "options, bundle or graph is NULL (pass all)");
   }
-  if (options->struct_size != sizeof(*options)) {
-    return Report(error, MOLKV_INVALID_ARGUMENT, "struct_size is not sizeof (set it)");
+  if (options->struct_size < sizeof(*options)) {
+    return Report(error, MOLKV_INVALID_ARGUMENT, "struct_size is too small (set it with sizeof)");
   }
   return Guard(error, [&] { *graph = Open(*options).release(); });
 }
@@ -112,6 +115,11 @@ molkv_status molkv_onnx_graph_run(molkv_onnx_graph* graph, const int64_t* token_
       count > graph->context - static_cast<size_t>(position)) {
     return Report(error, MOLKV_OUT_OF_RANGE,
                   "no tokens, or more than the context holds (run at most the context)");
+  }
+  const auto outside = [&](int64_t id) { return id < 0 || id >= graph->vocabulary_size; };
+  if (std::any_of(token_ids, token_ids + count, outside)) {
+    return Report(error, MOLKV_OUT_OF_RANGE,
+                  "a token id is outside the vocabulary (use the tokenizer of this bundle)");
   }
   return Guard(error, [&] {
     const std::vector<int64_t> last = {static_cast<int64_t>(count) - 1};

@@ -37,6 +37,7 @@ MOLKV_EXPORT size_t molkv_onnx_graph_chunk(const molkv_onnx_graph* graph);
 
 // Computes the logits after the last of `count` new tokens. One thread.
 //
+// token_ids:   in the vocabulary
 // embeddings:  float32 [count, d] as molkv_blob_embeddings gives them, where rows carry them: the
 //              graph takes them and not the ids; NULL where it has the embedding
 // position:    absolute position of the first; position + count is at most the context
