@@ -15,18 +15,18 @@ class ResourceTest {
             val descriptors = descriptors()
             val growth = List(BATCHES) { batch(rounds / BATCHES) }
             assertEquals(descriptors, descriptors())
-            // A leak grows in every batch, compiled code, which an emulator holds twice, in some.
+            // A leak grows in every batch, compiled code in some.
             // Any session that stays costs more than a tenth of this: graph, cache and window.
             val bound = rounds / BATCHES * LEAST_SESSION_BYTES / 10
             assertTrue(growth.min() < bound, "batches grew by $growth bytes")
         }
 
-    /** By how many bytes the process grew. */
+    /** By how many bytes the memory of the process grew. */
     private suspend fun batch(rounds: Int): Long {
-        val before = residentBytes()
+        val before = writableBytes()
         repeat(rounds) { round() }
         settle()
-        return residentBytes() - before
+        return writableBytes() - before
     }
 
     private suspend fun round() {
@@ -44,10 +44,16 @@ class ResourceTest {
 
     private fun descriptors(): Int = checkNotNull(File("/proc/self/fd").list()).size
 
-    private fun residentBytes(): Long {
-        val line = File("/proc/self/status").readLines().first { it.startsWith("VmRSS") }
-        return line.filter { it.isDigit() }.toLong() * 1024
-    }
+    /** Not what is resident, of which an emulator's own memory would be a part. */
+    private fun writableBytes(): Long =
+        File("/proc/self/maps")
+            .readLines()
+            .map { it.split(' ') }
+            .filter { (_, permissions) -> 'w' in permissions }
+            .sumOf { (addresses) ->
+                val (first, last) = addresses.split('-').map { it.toLong(16) }
+                last - first
+            }
 
     private companion object {
         val rounds: Int = Integer.getInteger("molkv.test.rounds")
