@@ -66,7 +66,7 @@ STORED_EMBEDDINGS = frozenset(
         "manifest-calibration-without-its-limit",
     }
 )
-"""Attacks on fields that the demos do not know: they refuse every manifest that has them."""
+"""Attacks on fields that the Swift demo does not know: it refuses every manifest that has them."""
 
 
 def demo_attacks() -> list[Attack]:

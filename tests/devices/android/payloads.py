@@ -12,7 +12,7 @@ from molkv_export import export
 from molkv_runtime.bundle import Bundle
 from molkv_runtime.sampler import SamplingConfig
 from molkv_runtime.session import Session
-from tests.attacks.bundle_folders import demo_attacks
+from tests.attacks.bundle_folders import attacks
 from tests.small_models import write_checkpoint, write_tokenizer
 
 TINY: Final = Path(__file__).parents[3] / "model" / "molkv_model" / "checkpoints" / "tiny"
@@ -21,6 +21,7 @@ _BUNDLES: Final[tuple[tuple[str, str, bool, dict[str, str]], ...]] = (
     ("small", "molkv", True, {"experts": "int8"}),
     ("plain", "molkv", False, {"experts": "int8"}),
     ("half", "molkv", False, {"experts": "f16"}),
+    ("stored", "molkv-key-gelu-untied", True, {"experts": "int8", "embedding": "storage"}),
     ("mole-int4", "mole", False, {"experts": "int4"}),
     ("dense", "dense", False, {}),
     ("quantized", "molkv", True, {"experts": "int4", "dense": "int4", "cache": "int8"}),
@@ -35,6 +36,8 @@ _SAMPLING: Final = SamplingConfig(temperature=2.5, top_k=0, top_p=1.0, min_p=0.0
 # What Kotlin says otherwise than the Python session does, by attack.
 _OTHER_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "graph-without-identity": ("dense.onnx: ", "identity is missing"),
+    "graph-that-wants-embeddings": ("dense.onnx: ", "embedding is storage", "says missing"),
+    "graph-that-has-the-embedding": ("dense.onnx: ", "embedding is missing", "says storage"),
     "manifest-is-a-folder": ("manifest.json: ", "directory"),
 }
 
@@ -51,7 +54,7 @@ def write_payloads(folder: Path) -> None:
     _write_attacks(bundles / "plain", folder / "attacks")
     generations = [
         _generation(bundles / name, prompt, sampling)
-        for name in ("tiny", "small")
+        for name in ("tiny", "small", "stored")
         for prompt in _PROMPTS
         for sampling in (SamplingConfig(), _SAMPLING)
     ]
@@ -72,7 +75,7 @@ def _generation(bundle: Path, prompt: str, sampling: SamplingConfig) -> dict[str
 
 def _write_attacks(bundle: Path, folder: Path) -> None:
     expected = {}
-    for attack in demo_attacks():
+    for attack in attacks():
         shutil.copytree(bundle, folder / attack.name)
         attack.edit(folder / attack.name)
         message = _OTHER_WORDS.get(attack.name, attack.message)

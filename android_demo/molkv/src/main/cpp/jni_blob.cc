@@ -55,7 +55,8 @@ jlongArray Info(JNIEnv* env, jclass, jlong blob) {
     return ToLongArray(
         env, {rows.layers, rows.experts, rows.key_heads, rows.key_size, rows.value_size,
               rows.key_dtype, rows.value_dtype, static_cast<int64_t>(info.vocabulary_size),
-              static_cast<int64_t>(info.row_size), static_cast<int64_t>(info.row_stride)});
+              static_cast<int64_t>(info.row_size), static_cast<int64_t>(info.row_stride),
+              molkv_blob_embedding_dtype(FromHandle<molkv_blob>(blob))});
   });
 }
 

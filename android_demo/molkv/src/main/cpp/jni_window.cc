@@ -45,8 +45,18 @@ jobject Plane(JNIEnv* env, jclass, jlong window, jint layer, jint kind) {
   });
 }
 
+// Fills a direct buffer with the input embeddings of new tokens; null where their rows carry none.
+void FillEmbeddings(JNIEnv* env, const molkv_blob* blob, const molkv_blob_info& info,
+                    const uint8_t* rows, const uint32_t* index, size_t count, jobject buffer) {
+  if (buffer == nullptr) return;
+  const uint64_t bytes = uint64_t{count} * info.geometry.value_size * sizeof(float);
+  auto* const embeddings = static_cast<float*>(BufferMemory(env, buffer, bytes));
+  Call(env, molkv_blob_embeddings, blob, rows, index, count, embeddings);
+}
+
 // Reads one token's row, into memory of row_stride bytes, and appends it.
-void AppendToken(JNIEnv* env, jclass, jlong window, jlong blob, jlong token_id, jobject row) {
+void AppendToken(JNIEnv* env, jclass, jlong window, jlong blob, jlong token_id, jobject row,
+                 jobject embeddings) {
   Guard(env, [&] {
     molkv_blob_info info;
     molkv_blob_get_info(FromHandle<molkv_blob>(blob), &info);
@@ -58,11 +68,13 @@ void AppendToken(JNIEnv* env, jclass, jlong window, jlong blob, jlong token_id, 
          &distinct);
     Call(env, molkv_window_append, FromHandle<molkv_window>(window), memory, info.row_stride,
          &index, size_t{1});
+    FillEmbeddings(env, FromHandle<molkv_blob>(blob), info, memory, &index, 1, embeddings);
   });
 }
 
 // Waits for rows that are read ahead and appends them.
-void AppendPrefetch(JNIEnv* env, jclass, jlong window, jlong blob, jlong prefetch, jint count) {
+void AppendPrefetch(JNIEnv* env, jclass, jlong window, jlong blob, jlong prefetch, jint count,
+                    jobject embeddings) {
   Guard(env, [&] {
     molkv_blob_info info;
     molkv_blob_get_info(FromHandle<molkv_blob>(blob), &info);
@@ -72,6 +84,8 @@ void AppendPrefetch(JNIEnv* env, jclass, jlong window, jlong blob, jlong prefetc
     Call(env, molkv_prefetch_wait, FromHandle<molkv_prefetch>(prefetch), &rows, &index, &distinct);
     Call(env, molkv_window_append, FromHandle<molkv_window>(window), rows, info.row_stride, index,
          static_cast<size_t>(count));
+    FillEmbeddings(env, FromHandle<molkv_blob>(blob), info, rows, index, static_cast<size_t>(count),
+                   embeddings);
   });
 }
 
@@ -84,8 +98,10 @@ void AddWindowMethods(Methods* methods) {
   methods->push_back(Method("windowBytes", "(J)J", MemoryBytes));
   methods->push_back(Method("windowPlace", "(J)J", Place));
   methods->push_back(Method("windowPlane", "(JII)Ljava/nio/ByteBuffer;", Plane));
-  methods->push_back(Method("windowAppendToken", "(JJJLjava/nio/ByteBuffer;)V", AppendToken));
-  methods->push_back(Method("windowAppendPrefetch", "(JJJI)V", AppendPrefetch));
+  methods->push_back(
+      Method("windowAppendToken", "(JJJLjava/nio/ByteBuffer;Ljava/nio/ByteBuffer;)V", AppendToken));
+  methods->push_back(
+      Method("windowAppendPrefetch", "(JJJILjava/nio/ByteBuffer;)V", AppendPrefetch));
 }
 
 }  // namespace molkv::jni

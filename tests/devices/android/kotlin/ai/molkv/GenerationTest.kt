@@ -71,22 +71,24 @@ class GenerationTest {
     @Test
     fun statisticsCountOneReadAToken() =
         suspending {
-            withSession(TestFiles.bundle("small")) { session ->
-                val ids = longArrayOf(5, 6, 5, 7)
-                session.generate(ids, GenerationOptions(5, stopIds = emptySet())).toList()
-                val statistics = session.statistics.value
-                assertEquals(4, statistics.prefillTokens)
-                assertEquals(4, statistics.decodeTokens)
-                assertEquals(3 + 4, statistics.rowsRead)
-                assertEquals(0, statistics.bytesRead % statistics.rowsRead)
-                assertTrue(statistics.decodeTokensPerSecond > 0)
-                assertTrue(statistics.timeToFirstToken > 0)
-                assertTrue(statistics.windowBytes > 0)
-                session.reset()
-                assertEquals(
-                    Statistics(windowBytes = statistics.windowBytes),
-                    session.statistics.value,
-                )
+            for (name in listOf("small", "stored")) {
+                withSession(TestFiles.bundle(name)) { session ->
+                    val ids = longArrayOf(5, 6, 5, 7)
+                    session.generate(ids, GenerationOptions(5, stopIds = emptySet())).toList()
+                    val statistics = session.statistics.value
+                    assertEquals(4, statistics.prefillTokens)
+                    assertEquals(4, statistics.decodeTokens)
+                    assertEquals(3 + 4, statistics.rowsRead)
+                    assertEquals(0, statistics.bytesRead % statistics.rowsRead)
+                    assertTrue(statistics.decodeTokensPerSecond > 0)
+                    assertTrue(statistics.timeToFirstToken > 0)
+                    assertTrue(statistics.windowBytes > 0)
+                    session.reset()
+                    assertEquals(
+                        Statistics(windowBytes = statistics.windowBytes),
+                        session.statistics.value,
+                    )
+                }
             }
         }
 

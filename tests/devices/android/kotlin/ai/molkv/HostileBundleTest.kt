@@ -1,6 +1,8 @@
 package ai.molkv
 
+import com.google.gson.JsonNull
 import com.google.gson.JsonObject
+import com.google.gson.JsonParser
 import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.runBlocking
 import org.junit.Test
@@ -53,6 +55,22 @@ class HostileBundleTest {
             else -> null
         }
     }
+
+    /** As `--experts auto` writes it; fields that are null are as if they were absent. */
+    @Test
+    fun howThePrecisionWasChosenIsNoReasonToRefuse() =
+        suspending {
+            val folder = TestFiles.copyOf("small")
+            val file = folder.resolve("manifest.json")
+            val chosen = """{"max_kl": 1e-2, "kl_divergence": 1e-3, "same_top1": 1, "tokens": 9}"""
+            val manifest = TestFiles.json(file)
+            manifest.getAsJsonObject("quantization").apply {
+                add("calibration", JsonParser.parseString(chosen))
+                add("embedding", JsonNull.INSTANCE)
+            }
+            file.writeText(manifest.toString())
+            assertEquals(null, MolkvBundle.open(folder).manifest.embeddingPrecision)
+        }
 
     @Test
     fun aBlobThatDisappearsWhileItIsOpenStaysReadable() =

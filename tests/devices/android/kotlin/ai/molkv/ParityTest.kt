@@ -68,11 +68,13 @@ class ParityTest {
     @Test
     fun expertsInMemoryGiveTheSame() =
         suspending {
-            val bundle = MolkvBundle.open(TestFiles.bundle("small"))
             val options = SessionOptions(threads = 1, chunk = 5, expertsMode = ExpertsMode.RESIDENT)
-            bundle.openSession(options).use { session ->
-                val results = ParityCheck(bundle, session).run().toList()
-                assertTrue(results.all { it.verdict == ParityVerdict.PASSED }, "$results")
+            for (name in listOf("small", "stored")) {
+                val bundle = MolkvBundle.open(TestFiles.bundle(name))
+                bundle.openSession(options).use { session ->
+                    val results = ParityCheck(bundle, session).run().toList()
+                    assertTrue(results.all { it.verdict == ParityVerdict.PASSED }, "$results")
+                }
             }
         }
 }

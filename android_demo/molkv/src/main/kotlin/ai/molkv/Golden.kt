@@ -89,7 +89,7 @@ internal class GoldenReader(
 
                 "bytes_sha256" -> digest = json.text()
 
-                // Nothing here dequantizes rows: the operator works on them as they are stored.
+                // Nothing here dequantizes experts: the operator works on them as they are stored.
                 "dequantized_sha256" -> json.text()
 
                 else -> json.unknown(name)

@@ -7,6 +7,8 @@ public data class Manifest(
     val model: ModelEntry,
     /** Precision of the expert rows: `int8`, `int4`, `f16`, or null without experts. */
     val expertPrecision: String?,
+    /** Precision of the input embedding in the rows: `f16`, or null where the graphs have it. */
+    val embeddingPrecision: String?,
     /** The expert blob's files; none without experts. */
     val experts: List<String>,
     /** Dense graphs by backend: `onnx`, `executorch`, `coreml`. */

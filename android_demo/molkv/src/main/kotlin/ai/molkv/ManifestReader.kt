@@ -8,6 +8,7 @@ internal class ManifestReader(
     fun read(content: ByteArray): Manifest {
         checkVersion(place, content)
         val manifest = JsonRecord.read(place, content, ::manifest)
+        checkEmbedding(manifest)
         manifest.files.forEach { checkInside(it.name, manifest.backends) }
         checkListed(manifest)
         return manifest
@@ -18,7 +19,7 @@ internal class ManifestReader(
         lateinit var model: ModelEntry
         lateinit var backends: Map<String, BackendEntry>
         lateinit var golden: String
-        var precision: String? = null
+        var precisions = Precisions(experts = null, embedding = null)
         var experts = emptyList<String>()
         var tokenizer: TokenizerEntry? = null
         var files = emptyList<FileEntry>()
@@ -32,7 +33,7 @@ internal class ManifestReader(
 
                 "model" -> model = model(json)
 
-                "quantization" -> precision = quantization(json)
+                "quantization" -> precisions = quantization(json)
 
                 "experts" -> experts = json.list(json::text)
 
@@ -50,16 +51,53 @@ internal class ManifestReader(
                 else -> json.unknown(name)
             }
         }
-        return Manifest(identity, model, precision, experts, backends, tokenizer, golden, files)
+        return Manifest(
+            identity,
+            model,
+            precisions.experts,
+            precisions.embedding,
+            experts,
+            backends,
+            tokenizer,
+            golden,
+            files,
+        )
     }
 
-    private fun quantization(json: JsonRecord): String? {
-        var precision: String? = null
+    private fun quantization(json: JsonRecord): Precisions {
+        var experts: String? = null
+        var embedding: String? = null
         json.fields(setOf("experts")) { name ->
-            if (name != "experts") json.unknown(name)
-            precision = json.nullable { choice(json, name, EXPERT_PRECISIONS) }
+            when (name) {
+                "experts" -> {
+                    experts = json.nullable { choice(json, name, EXPERT_PRECISIONS) }
+                }
+
+                "embedding" -> {
+                    embedding = json.nullable { choice(json, name, EMBEDDING_PRECISIONS) }
+                }
+
+                "calibration" -> {
+                    json.nullable { calibration(json) }
+                }
+
+                else -> {
+                    json.unknown(name)
+                }
+            }
         }
-        return precision
+        return Precisions(experts, embedding)
+    }
+
+    /** How the precision of the experts was chosen: read strictly, but not used. */
+    private fun calibration(json: JsonRecord) {
+        json.fields(setOf("max_kl", "kl_divergence", "same_top1", "tokens")) { name ->
+            when (name) {
+                "max_kl", "kl_divergence", "same_top1" -> json.number()
+                "tokens" -> json.integer()
+                else -> json.unknown(name)
+            }
+        }
     }
 
     private fun backend(json: JsonRecord): BackendEntry {
@@ -110,6 +148,16 @@ internal class ManifestReader(
         return FileEntry(file, bytes, digest)
     }
 
+    private fun checkEmbedding(manifest: Manifest) {
+        if (manifest.embeddingPrecision == null) return
+        if (manifest.experts.isNotEmpty() && manifest.expertPrecision != null) return
+        throw BundleException(
+            "$place: quantization.embedding is ${manifest.embeddingPrecision}, but there are " +
+                "no expert rows that carry it",
+            "export again",
+        )
+    }
+
     /** A name must be bare, or that of a file in a graph that is a folder. */
     private fun checkInside(
         name: String,
@@ -140,9 +188,16 @@ internal class ManifestReader(
         throw BundleException("$place: files does not list '$missing'", "export again")
     }
 
+    /** What the rows hold; null for what they do not. */
+    private class Precisions(
+        val experts: String?,
+        val embedding: String?,
+    )
+
     internal companion object {
         private const val SCHEMA_VERSION = 1L
         private val EXPERT_PRECISIONS = setOf("int8", "int4", "f16")
+        private val EMBEDDING_PRECISIONS = setOf("f16")
         private val DENSE_PRECISIONS = setOf("fp32", "fp16", "int8", "int4", "palettized4")
         private val CACHE_PRECISIONS = setOf("fp32", "fp16", "int8")
         private val ARCHITECTURES = setOf("dense", "mole", "molkv")

@@ -19,6 +19,9 @@ internal class BlobInfo(
     val valueType = DataType.of(numbers[6])
     val vocabularySize = numbers[7]
     val rowStride = numbers[9]
+
+    /** Of the input embedding that every row carries, [valueSize] elements; or none. */
+    val embeddingType = DataType.of(numbers[10])
 }
 
 /** Element types of rows; their places are the numbers of molkv_data_type. */
@@ -37,7 +40,7 @@ internal enum class DataType(
     }
 }
 
-/** An open expert blob. One row is one token's experts of all layers. */
+/** An open expert blob. One row is one token's experts of all layers, perhaps its embedding too. */
 internal class ExpertBlob private constructor(
     address: Long,
 ) : NativeHandle(address) {
@@ -105,6 +108,9 @@ internal class ExpertWindow(
     chunk: Int,
 ) : NativeHandle(typed { Native.windowCreate(blob.address, size, chunk) }) {
     private val row = NativeMemory(blob.info.rowStride)
+    private val embeddingBytes = blob.info.valueSize * Float.SIZE_BYTES
+    private val embeddings =
+        if (blob.info.embeddingType == DataType.NONE) null else NativeMemory(chunk * embeddingBytes)
 
     val bytes: Long get() = Native.windowBytes(address)
 
@@ -113,11 +119,27 @@ internal class ExpertWindow(
 
     /** Reads one token's row and appends it. */
     fun append(tokenId: Long): Unit =
-        typed { Native.windowAppendToken(address, blob.address, tokenId, row.buffer) }
+        typed {
+            Native.windowAppendToken(
+                address,
+                blob.address,
+                tokenId,
+                row.buffer,
+                embeddings?.buffer,
+            )
+        }
 
     /** Waits for rows and appends them. */
     fun append(rows: Prefetch): Unit =
-        typed { Native.windowAppendPrefetch(address, blob.address, rows.address, rows.count) }
+        typed {
+            Native.windowAppendPrefetch(
+                address,
+                blob.address,
+                rows.address,
+                rows.count,
+                embeddings?.buffer,
+            )
+        }
 
     /** The rows of a plane that the next step reads, without a copy. */
     fun plane(plane: ExpertPlane): ByteBuffer =
@@ -125,11 +147,19 @@ internal class ExpertWindow(
             "${plane.input}: the blob has no such plane"
         }.order(ByteOrder.nativeOrder())
 
+    /** Input embeddings of the tokens of the last append, float32, overwritten by the next. */
+    fun embeddings(count: Int): ByteBuffer {
+        val memory = checkNotNull(embeddings) { "the blob's rows carry no embeddings" }.buffer
+        val bytes = (count * embeddingBytes).toInt()
+        return memory.duplicate().apply { limit(bytes) }.order(ByteOrder.nativeOrder())
+    }
+
     fun reset(): Unit = Native.windowReset(address)
 
     override fun release(address: Long) {
         Native.windowFree(address)
         row.close()
+        embeddings?.close()
     }
 }
 

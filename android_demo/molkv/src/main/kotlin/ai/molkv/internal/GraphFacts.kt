@@ -19,6 +19,8 @@ internal class GraphFacts(
         val backend = manifest.backends.getValue("onnx")
         check("identity", properties["molkv.identity"], manifest.identity)
         check("experts", properties["molkv.experts"], manifest.expertPrecision ?: "none")
+        val stored = manifest.embeddingPrecision != null
+        check("embedding", properties["molkv.embedding"], if (stored) "storage" else null)
         check("dense", properties["molkv.dense"], backend.dense)
         check("cache", properties["molkv.cache"], backend.cache)
         val config = properties["molkv.config"] ?: "{}"
@@ -90,6 +92,8 @@ internal class GraphFacts(
         checkBlob("value_size", blob.valueSize, model.hiddenSize)
         checkBlob("key_dtype", blob.keyType.label, (if (keys) stored else DataType.NONE).label)
         checkBlob("value_dtype", blob.valueType.label, values.label)
+        val carried = if (manifest.embeddingPrecision == null) DataType.NONE else DataType.FLOAT16
+        checkBlob("embedding_dtype", blob.embeddingType.label, carried.label)
     }
 
     private fun expectedInputs(): Set<String> {
@@ -97,17 +101,18 @@ internal class GraphFacts(
         val caches =
             (0 until manifest.model.layers).flatMap { listOf("past_key.$it", "past_value.$it") }
         val start = if (planes.isEmpty()) emptyList() else listOf("expert_start")
-        return (listOf("input_ids", "position", "logits_index") + caches + start + planes).toSet()
+        val tokens = if (manifest.embeddingPrecision == null) "input_ids" else "embeddings"
+        return (listOf(tokens, "position", "logits_index") + caches + start + planes).toSet()
     }
 
     private fun check(
         name: String,
         found: Any?,
-        expected: Any,
+        expected: Any?,
     ) {
         if (found == expected) return
         throw BundleException(
-            "$place: $name is ${found ?: "missing"}, the manifest says $expected",
+            "$place: $name is ${found ?: "missing"}, the manifest says ${expected ?: "missing"}",
             "graph and manifest must come from one export",
         )
     }

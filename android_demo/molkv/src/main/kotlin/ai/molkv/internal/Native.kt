@@ -112,6 +112,7 @@ internal object Native {
         blob: Long,
         tokenId: Long,
         row: ByteBuffer,
+        embeddings: ByteBuffer?,
     )
 
     @JvmStatic
@@ -120,6 +121,7 @@ internal object Native {
         blob: Long,
         prefetch: Long,
         count: Int,
+        embeddings: ByteBuffer?,
     )
 
     @JvmStatic

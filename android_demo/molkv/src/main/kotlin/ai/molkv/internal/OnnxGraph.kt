@@ -30,6 +30,7 @@ internal class OnnxGraph(
     private val resources = Resources()
     private val model = manifest.model
     private val planes: List<ExpertPlane>
+    private val takesEmbeddings = manifest.embeddingPrecision != null
     private val session: OrtSession
     private val runOptions: OrtSession.RunOptions
     private val cacheInputs = HashMap<String, OnnxTensor>()
@@ -83,7 +84,7 @@ internal class OnnxGraph(
         Resources().use { owned ->
             val step = Step(owned, count, if (every) count else 1)
             step.fill(tokenIds, first, position, every)
-            run(step.inputs + planeTensors(owned, window), step.outputs)
+            run(step.inputs + windowTensors(owned, window, count), step.outputs)
             take(step.logits)
         }
     }
@@ -167,14 +168,27 @@ internal class OnnxGraph(
     }
 
     private fun decodeInputs(window: ExpertWindow?): Map<String, OnnxTensor> =
-        decode.inputs + planeTensors(resources, window)
+        decode.inputs + windowTensors(resources, window, tokens = 1)
+
+    /** What the graph reads of the rows: their planes, and the new tokens' embeddings. */
+    private fun windowTensors(
+        owner: Resources,
+        window: ExpertWindow?,
+        tokens: Int,
+    ): Map<String, OnnxTensor> {
+        if (window == null) return emptyMap()
+        val planeTensors = planeTensors(owner, window)
+        if (!takesEmbeddings) return planeTensors
+        val shape = longArrayOf(1, tokens.toLong(), model.hiddenSize)
+        val embeddings = tensor(window.embeddings(tokens), shape, OnnxJavaType.FLOAT)
+        return planeTensors + ("embeddings" to owner.own(embeddings))
+    }
 
     private fun planeTensors(
         owner: Resources,
-        window: ExpertWindow?,
-    ): Map<String, OnnxTensor> {
-        if (window == null) return emptyMap()
-        return planes.associate { plane ->
+        window: ExpertWindow,
+    ): Map<String, OnnxTensor> =
+        planes.associate { plane ->
             val memory = window.plane(plane)
             val rowBytes =
                 plane.rowShape.fold(plane.type.size.toLong()) { bytes, size ->
@@ -184,7 +198,6 @@ internal class OnnxGraph(
             val shape = longArrayOf(memory.remaining() / rowBytes, *plane.rowShape)
             plane.input to owner.own(tensor(memory, shape, plane.type))
         }
-    }
 
     /** What a step of one shape reads and writes. */
     private inner class Step(
@@ -204,10 +217,13 @@ internal class OnnxGraph(
             val one = longArrayOf(1)
             val named =
                 hashMapOf(
-                    "input_ids" to owner.own(integers(tokenIds, longArrayOf(1, tokens.toLong()))),
                     "position" to owner.own(integers(position, one)),
                     "logits_index" to owner.own(integers(index, longArrayOf(logitsRows.toLong()))),
                 )
+            if (!takesEmbeddings) {
+                val shape = longArrayOf(1, tokens.toLong())
+                named["input_ids"] = owner.own(integers(tokenIds, shape))
+            }
             if (planes.isNotEmpty()) {
                 // The window has the length that it needs: no row of it is padding.
                 val start = owner.own(NativeMemory(Long.SIZE_BYTES.toLong())).buffer
