@@ -59,21 +59,6 @@ class Attack:
     message: tuple[str, ...]
 
 
-STORED_EMBEDDINGS = frozenset(
-    {
-        *("graph-that-wants-embeddings", "graph-that-has-the-embedding", "blob-with-embeddings"),
-        *("manifest-unknown-embedding-precision", "manifest-embedding-without-rows"),
-        "manifest-calibration-without-its-limit",
-    }
-)
-"""Attacks on fields that the Swift demo does not know: it refuses every manifest that has them."""
-
-
-def demo_attacks() -> list[Attack]:
-    """Those that a reader without stored embeddings answers in the same words."""
-    return [attack for attack in attacks() if attack.name not in STORED_EMBEDDINGS]
-
-
 def attacks() -> list[Attack]:
     """All of them."""
     manifest, blob, graph = "manifest.json: ", "experts.molkv: ", "dense.onnx: "
