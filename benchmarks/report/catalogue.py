@@ -84,9 +84,9 @@ def _peers(bits: int) -> Benchmark:
         f"peers-{bits}",
         f"Beside llama.cpp and onnxruntime-genai, {bits} bits",
         "peers.py",
-        ("--shape", "160m", "--folder", f"{_MODELS}/160m", *result),
+        ("--shape", "160m", "--folder", _MODELS, *result),
         (
-            *("--shape", "small", "--folder", f"{_MODELS}/small", *result),
+            *("--shape", "small", "--folder", _MODELS, *result),
             *("--contexts", "64", "512", "--prefill", "128", "--steps", "16"),
             *("--repeats", "1", "--turns", "2"),
         ),
@@ -113,9 +113,9 @@ CATALOGUE = (
         "experts-cost",
         "What experts on storage cost a decode step",
         "experts_cost.py",
-        ("--shape", "160m", "--folder", f"{_MODELS}/160m", "--keep", "--json", _RESULT),
+        ("--shape", "160m", "--folder", _MODELS, "--keep", "--json", _RESULT),
         (
-            *("--shape", "small", "--folder", f"{_MODELS}/small", "--keep", "--json", _RESULT),
+            *("--shape", "small", "--folder", _MODELS, "--keep", "--json", _RESULT),
             *("--contexts", "64", "512", "--turns", "2"),
         ),
         minutes=4,
