@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import backends
 import cached_files
 import experts_cost
 import numpy as np
@@ -208,6 +210,20 @@ def test_models_of_two_shapes_are_kept_apart(
         with pytest.raises(Made):
             program.main()
     assert roots == [tmp_path / "small", tmp_path / "160m"]
+
+
+def test_backends_without_executorch_have_versions_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(name: str) -> str:
+        if name == "executorch":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(backends, "version", version)
+    found = backends.machine()
+    assert found["onnxruntime"] == "1.0"
+    assert "executorch" not in found
 
 
 # What the report's fixtures have is what benchmarks write.
