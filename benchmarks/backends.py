@@ -23,10 +23,10 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -248,8 +248,10 @@ def print_table(results: dict[Candidate, dict[str, float]]) -> None:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    packages = ("onnxruntime", "executorch", "torchao", "torch")
-    versions = {name: version(name) for name in packages}
+    versions = {}
+    for name in ("onnxruntime", "executorch", "torchao", "torch"):
+        with suppress(PackageNotFoundError):  # of a backend that is not measured
+            versions[name] = version(name)
     return {"machine": platform.machine(), "cores": available_cores(), **versions}
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cached_files import drop
 from numpy.typing import NDArray
 
 from molkv_export.blob_files import BlobFiles
@@ -32,7 +33,6 @@ from molkv_export.expert_blob import row_geometry
 from molkv_model.config import ModelConfig, preset
 from molkv_runtime.blob_header import BlobHeader
 from molkv_runtime.native import NativeBlob, NativeWindow
-from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.row_layout import LayerRows, RowLayout
 from molkv_runtime.threads import available_cores
 
@@ -129,7 +129,7 @@ def measure(candidates: list[Candidate], window: int) -> dict[float, dict[str, f
             for place in generator.permutation(len(candidates)):
                 candidate = candidates[place]
                 lookup, found = lookups[candidate.gigabytes], seconds[candidate.gigabytes]
-                drop_from_page_cache([candidate.file])
+                drop([candidate.file])
                 found["cold"] += lookup.seconds(candidate.ids[turn].tolist())
                 known = candidate.ids[0].tolist()
                 lookup.seconds(known)

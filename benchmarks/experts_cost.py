@@ -4,10 +4,16 @@
 
 Random weights of one shape, with and without experts. The sessions of a precision live in one
 process and take turns of a few steps, so that all see the same machine; the order changes with each
-turn. Warm: a turn repeats ids whose rows are in the page cache. Cold: the blob is dropped from the
-page cache before each turn, and ids are new. Embedding: as warm, but the rows carry the input
-embedding, too, and the graph has no table of it. Ratios are those of the medians of all steps, to
-the backbone without experts. "eager" is torch, with the whole table in memory.
+turn. A turn begins with a new sequence and its prefill, which are not measured. Warm: a turn
+repeats ids whose rows are in the page cache. Cold: the blob is dropped from the page cache before
+each turn's steps, and ids are new; because the warm session has the same file, its rows are read
+back behind it. Embedding: as warm, but the rows carry the input embedding, too, and the graph has
+no table of it. Figures are medians of all steps, ratios those of the medians to the backbone
+without experts.
+
+"eager" is torch, with the whole table in memory and the op's definition, which it runs faster than
+the op. It takes as many turns of as many steps, in a process of its own: torch's threads go on
+spinning behind a step, beside whoever is next.
 
 Memory is each session's own: the most that was resident in a process that runs nothing else. What
 embeddings in the rows save is told by what is resident at the end, because the peak is that of
@@ -21,8 +27,9 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +37,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypedDict
 
 import numpy as np
+from cached_files import drop
 from random_bundles import (
     BLOB_FILE,
     Precision,
@@ -43,8 +51,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from molkv_runtime import Bundle, Session
+from molkv_runtime.blob import Blob
 from molkv_runtime.manifest import EmbeddingPrecision
-from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.threads import available_cores
 
 MB = 1e6
@@ -55,8 +63,6 @@ KINDS = (BASELINE, *STORED)
 DISTINCT = (BASELINE, "warm", EMBEDDED)
 """Kinds that have bundles of their own."""
 PLANES = ("keys", "key_scales", "values", "value_scales")
-Step = Callable[[int], object]
-
 
 PRECISIONS = [
     Precision("fp32", "fp32"),
@@ -96,56 +102,84 @@ def make_bundles(shape: str, root: Path, progress: Progress) -> None:
             progress.advance(task)
 
 
+def require_room(shape: str, load: Load) -> None:
+    """End the program before anything is made if a context has no room for its steps."""
+    from molkv_model.config import preset
+
+    room = preset(shape).max_position_embeddings
+    if max(load.contexts) + load.steps > room:
+        sys.exit(f"{shape} has a context of {room} tokens: shorten --contexts or --steps")
+
+
 def contents(kind: str) -> Contents:
     """What the bundle of a kind of session holds."""
     return {"experts": kind != BASELINE, "embedding": "f16" if kind == EMBEDDED else None}
 
 
 def measure_steps(precision: Precision, root: Path, load: Load, context: int) -> dict[str, Any]:
-    """In a child: seconds of every step of every kind of session, taking turns."""
-    generator = np.random.default_rng(context)
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    lookups: dict[str, float] = dict.fromkeys(STORED, 0.0)
+    """In a child: medians of what every kind of session needs for a step, taking turns."""
     with ExitStack() as stack:
         sessions = {}
         for kind in KINDS:
             folder = precision.bundle(root, **contents(kind))
             bundle = Bundle.open(folder, verify_checksums=False)
             sessions[kind] = stack.enter_context(Session(bundle, threads=load.threads))
-        vocabulary = sessions[BASELINE].model.vocab_size
-        prompt = generator.integers(0, vocabulary, context).tolist()
-        known = generator.integers(0, vocabulary, load.steps).tolist()
-        for session in sessions.values():
-            session.prefill(prompt)
-            for token in known:
-                session.step(token)
-        before = {kind: sessions[kind].stats.lookup_seconds for kind in STORED}
-        for _ in range(load.turns):
-            for place in generator.permutation(len(KINDS)):
-                kind = KINDS[place]
-                ids = known
-                if kind == "cold":
-                    ids = generator.integers(0, vocabulary, load.steps).tolist()
-                    drop_from_page_cache(sessions[kind].bundle.expert_files)
-                seconds[kind] += time_steps(sessions[kind].step, ids)
-        for kind in STORED:
-            lookups[kind] = sessions[kind].stats.lookup_seconds - before[kind]
-    steps = load.turns * load.steps
+        blob = stack.enter_context(Blob.open(sessions["cold"].bundle.expert_files))
+        seconds, lookups = take_turns(sessions, blob, load, context)
     return {
         "step_s": {kind: statistics.median(found) for kind, found in seconds.items()},
-        "lookup_s": {kind: lookups[kind] / steps for kind in STORED},
+        "lookup_s": {kind: statistics.median(lookups[kind]) for kind in STORED},
         "load_average": os.getloadavg()[0],
     }
 
 
-def time_steps(step: Step, ids: list[int]) -> list[float]:
-    """Seconds of each step."""
-    seconds = []
+def take_turns(
+    sessions: Mapping[str, Session], blob: Blob, load: Load, context: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of every step, and of its lookup, of every kind of session.
+
+    Args:
+        sessions: by kind.
+        blob: what the cold session and the warm one read.
+        load: steps of a turn, and turns.
+        context: tokens before the first step of a turn.
+    """
+    generator = np.random.default_rng(context)
+    vocabulary = sessions[BASELINE].model.vocab_size
+    prompt = generator.integers(0, vocabulary, context).tolist()
+    known = generator.integers(0, vocabulary, load.steps).tolist()
+    seconds: dict[str, list[float]] = {kind: [] for kind in sessions}
+    lookups: dict[str, list[float]] = {kind: [] for kind in sessions}
+    for session in sessions.values():
+        session.prefill(prompt)
+        time_steps(session, known)
+    for _ in range(load.turns):
+        for place in generator.permutation(len(sessions)):
+            kind = list(sessions)[place]
+            session, ids = sessions[kind], known
+            session.reset()
+            session.prefill(prompt)
+            if kind == "cold":
+                ids = generator.integers(0, vocabulary, load.steps).tolist()
+                drop(session.bundle.expert_files)
+            for step, lookup in time_steps(session, ids):
+                seconds[kind].append(step)
+                lookups[kind].append(lookup)
+            if kind == "cold":
+                blob.read(known)
+    return seconds, lookups
+
+
+def time_steps(session: Session, ids: list[int]) -> list[tuple[float, float]]:
+    """Seconds of each step, and how much of them was its lookup."""
+    found = []
     for token in ids:
+        before = session.stats.lookup_seconds
         began = time.perf_counter()
-        step(token)
-        seconds.append(time.perf_counter() - began)
-    return seconds
+        session.step(token)
+        seconds = time.perf_counter() - began
+        found.append((seconds, session.stats.lookup_seconds - before))
+    return found
 
 
 def measure_eager(root: Path, load: Load, context: int) -> float:
@@ -153,45 +187,53 @@ def measure_eager(root: Path, load: Load, context: int) -> float:
     import torch
 
     from molkv_export.dense_graph import DenseGraph, ExpertPlanes
+    from molkv_export.expert_attention import reference_expert_attention
     from molkv_model.checkpoint import Checkpoint
-    from molkv_runtime.blob import Blob
 
     torch.set_num_threads(load.threads)
-    graph = DenseGraph.from_checkpoint(Checkpoint(checkpoint_path(root, experts=True)))
+    graph = DenseGraph.from_checkpoint(
+        Checkpoint(checkpoint_path(root, experts=True)), reference_expert_attention
+    )
     window = graph.config.expert_window
     with Blob.open(root / BLOB_FILE) as blob:
         layout = blob.layout
         table = np.fromfile(root / BLOB_FILE, np.uint8, offset=blob.header.data_offset)
-    table = table.reshape(-1, layout.row_stride)
-    ids = np.random.default_rng(0).integers(0, graph.config.vocab_size, context + load.steps)
+    layers = layout.sections(table.reshape(-1, layout.row_stride))
+    # Of a whole sequence, so that a step adds its token's rows and moves none.
+    kept = [
+        {
+            name: torch.from_numpy(np.empty((context + load.steps, *plane.shape[1:]), plane.dtype))
+            for name in PLANES
+            if (plane := getattr(layer, name)) is not None
+        }
+        for layer in layers
+    ]
     start = torch.zeros(1, dtype=torch.int64)
 
-    def planes(token_ids: Any) -> list[ExpertPlanes]:
-        def plane(array: Any) -> torch.Tensor | None:
-            return None if array is None else torch.from_numpy(array)
+    def run(ids: Any, position: int) -> None:
+        end = position + len(ids)
+        rows = []
+        for layer, planes in zip(layers, kept, strict=True):
+            for name, plane in planes.items():
+                plane[position:end] = torch.from_numpy(getattr(layer, name)[ids])
+            first = max(0, position - window + 1)
+            held = {name: plane[first:end] for name, plane in planes.items()}
+            rows.append(ExpertPlanes(*(held.get(name) for name in PLANES)))  # type: ignore[arg-type]
+        hidden = graph.hidden_states(torch.from_numpy(ids[None]), position, rows, start)
+        graph.head(hidden[:, -1:])
 
-        return [
-            ExpertPlanes(*(plane(getattr(layer, name)) for name in PLANES))  # type: ignore[arg-type]
-            for layer in layout.sections(table[token_ids])
-        ]
-
-    def run(first: int, last: int) -> None:
-        rows = planes(ids[max(0, first - window + 1) : last])
-        with torch.no_grad():
-            graph.head(
-                graph.hidden_states(torch.from_numpy(ids[None, first:last]), first, rows, start)[
-                    :, -1:
-                ]
-            )
-
-    run(0, context)
-    position = context
+    generator = np.random.default_rng(context)
+    prompt = generator.integers(0, graph.config.vocab_size, context)
     seconds = []
-    for _ in range(min(load.steps, 30)):
-        began = time.perf_counter()
-        run(position, position + 1)
-        seconds.append(time.perf_counter() - began)
-        position += 1
+    with torch.no_grad():
+        for turn in range(load.turns + 1):
+            run(prompt, 0)
+            ids = generator.integers(0, graph.config.vocab_size, load.steps)
+            for place in range(load.steps):
+                began = time.perf_counter()
+                run(ids[place : place + 1], context + place)
+                if turn:  # the first is not measured
+                    seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
 
 
@@ -295,12 +337,13 @@ def main() -> None:
     """Run the benchmark."""
     arguments = parse_arguments()
     load = Load(tuple(arguments.contexts), arguments.steps, arguments.turns, arguments.threads)
+    require_room(arguments.shape, load)
     with (
         nullcontext(arguments.folder)
         if arguments.keep
         else TemporaryDirectory(dir=arguments.folder, prefix="experts-cost-")
     ) as folder:
-        root = Path(folder)
+        root = Path(folder) / arguments.shape
         root.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True)) as progress:
             make_bundles(arguments.shape, root, progress)

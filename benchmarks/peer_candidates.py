@@ -100,7 +100,7 @@ def candidates_of(bits: int, block: int) -> list[Candidate]:
         for cache in ("fp32", "int8")
         for experts in (False, True)
     ]
-    llama = [Candidate(LLAMA, bits, cache) for cache in ("f16", "q8_0")]
+    llama = [Candidate(LLAMA, bits, cache) for cache in ("f16", "f16 flash", "q8_0")]
     genai = [
         Candidate(GENAI, bits, cache, block=size)
         for cache, size in (("fp32", GENAI_BLOCK), ("fp32", block), ("int8", block))

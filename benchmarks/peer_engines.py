@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Engine", "GenaiEngine", "LlamaEngine", "MolkvEngine"]
+__all__ = ["Engine", "GenaiEngine", "LlamaEngine", "MolkvEngine", "llama_build"]
 
 Logits = NDArray[np.float32]
 
@@ -20,7 +20,7 @@ class Engine(Protocol):
     """One sequence at a time, greedy."""
 
     def start(self, token_ids: Sequence[int]) -> None:
-        """Begin a sequence and choose the token that follows."""
+        """Append a prompt to an empty sequence and choose the token that follows."""
         ...
 
     def step(self, token_id: int) -> None:
@@ -55,7 +55,6 @@ class MolkvEngine:
 
     def start(self, token_ids: Sequence[int]) -> None:
         """See `Engine`."""
-        self.reset()
         self.append(token_ids).argmax()
 
     def step(self, token_id: int) -> None:
@@ -74,13 +73,13 @@ class MolkvEngine:
 class LlamaEngine:
     """llama.cpp through the C interface that llama-cpp-python binds.
 
-    With a cache of float16 or float32 attention is the plain one; flash attention is faster only
-    where the cache is quantized.
+    Attention is the plain one, except where the cache's name says flash, and where it is quantized:
+    llama.cpp quantizes values for flash attention alone.
 
     Args:
         file: GGUF.
         threads: of prefill and decode.
-        cache: ``fp32``, ``f16`` or ``q8_0``.
+        cache: ``fp32``, ``f16``, ``f16 flash`` or ``q8_0``.
     """
 
     def __init__(self, file: Path, threads: int, cache: str) -> None:
@@ -101,20 +100,21 @@ class LlamaEngine:
         options.n_ctx = llama_cpp.llama_model_n_ctx_train(model)
         options.n_batch = options.n_ubatch = self._batch = 512
         options.n_threads = options.n_threads_batch = threads
-        options.flash_attn_type = int(cache == "q8_0")
-        kinds = {
-            "fp32": llama_cpp.GGML_TYPE_F32,
-            "f16": llama_cpp.GGML_TYPE_F16,
-            "q8_0": llama_cpp.GGML_TYPE_Q8_0,
-        }
-        options.type_k = options.type_v = kinds[cache]
+        plain = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        flash = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        kind, options.flash_attn_type = {
+            "fp32": (llama_cpp.GGML_TYPE_F32, plain),
+            "f16": (llama_cpp.GGML_TYPE_F16, plain),
+            "f16 flash": (llama_cpp.GGML_TYPE_F16, flash),
+            "q8_0": (llama_cpp.GGML_TYPE_Q8_0, flash),
+        }[cache]
+        options.type_k = options.type_v = kind
         self._context = llama_cpp.llama_init_from_model(model, options)
         if not self._context:
             raise OSError(f"{file}: llama.cpp cannot make a context with a cache of {cache}")
 
     def start(self, token_ids: Sequence[int]) -> None:
         """See `Engine`."""
-        self.reset()
         self.append(token_ids).argmax()
 
     def step(self, token_id: int) -> None:
@@ -137,6 +137,14 @@ class LlamaEngine:
     def reset(self) -> None:
         """See `Engine`."""
         self._api.llama_memory_clear(self._api.llama_get_memory(self._context), False)
+
+
+def llama_build() -> str:
+    """What llama.cpp says that it was compiled for, such as its instruction sets."""
+    import llama_cpp
+
+    found: bytes = llama_cpp.llama_print_system_info()
+    return found.decode().strip()
 
 
 class GenaiEngine:
@@ -164,7 +172,6 @@ class GenaiEngine:
 
     def start(self, token_ids: Sequence[int]) -> None:
         """See `Engine`."""
-        self.reset()
         self._generator.append_tokens(np.asarray(token_ids, np.int32))
         self._generator.generate_next_token()
 

@@ -40,7 +40,7 @@ import numpy as np
 # Every child imports this file again: nothing here may load torch, which only some of them need.
 from numpy.typing import NDArray
 from peer_candidates import DENSE, LLAMA, MOLKV, Candidate, candidates_of, exact_candidates
-from peer_engines import Engine
+from peer_engines import Engine, llama_build
 from peer_models import GGUF_BLOCK
 from random_bundles import (
     BLOB_FILE,
@@ -130,7 +130,7 @@ def measure(candidate: Candidate, root: Path, load: Load, vocabulary_size: int) 
     load_seconds = time.perf_counter() - began
     generator = np.random.default_rng(0)
     ids = generator.integers(3, vocabulary_size, load.prefill).tolist()
-    prefills = [seconds_of(lambda: engine.start(ids)) for _ in range(load.repeats + 1)]
+    prefills = [prefill(engine, ids) for _ in range(load.repeats + 1)]
     steps = {}
     for context in load.contexts:
         prompt = generator.integers(3, vocabulary_size, context).tolist()
@@ -146,11 +146,17 @@ def measure(candidate: Candidate, root: Path, load: Load, vocabulary_size: int) 
     }
 
 
+def prefill(engine: Engine, prompt: Sequence[int]) -> float:
+    """Seconds of a prompt and the choice behind it; of no engine those of an empty sequence."""
+    engine.reset()
+    return seconds_of(lambda: engine.start(prompt))
+
+
 def decode(engine: Engine, prompt: Sequence[int], token_ids: Sequence[int]) -> list[float]:
     """Seconds of every step behind a prompt; the first run, which brings rows into memory, not."""
     seconds: list[float] = []
     for _ in range(2):
-        engine.start(prompt)
+        prefill(engine, prompt)
         seconds = [seconds_of(lambda: engine.step(each)) for each in token_ids]  # noqa: B023
     return seconds
 
@@ -350,7 +356,7 @@ def main() -> None:
         if arguments.keep
         else TemporaryDirectory(dir=arguments.folder, prefix="peers-")
     ) as folder:
-        root = Path(folder)
+        root = Path(folder) / arguments.shape
         root.mkdir(parents=True, exist_ok=True)
         timed = [
             candidate
@@ -389,6 +395,7 @@ def main() -> None:
             "machine": platform.machine(),
             "cores": available_cores(),
             **{name: version(name) for name in PACKAGES},
+            LLAMA: in_child(llama_build),
         },
         "load": asdict(load),
         "limits": LIMITS,

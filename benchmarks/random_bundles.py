@@ -83,7 +83,8 @@ def make_model(config: ModelConfig, root: Path) -> None:
     """Checkpoints of a model with and without its experts, and its blob, where they are missing."""
     for experts in (True, False):
         folder = checkpoint_path(root, experts=experts)
-        if not folder.exists():
+        # What a checkpoint gets last: a run that was interrupted left the folder without it.
+        if not (folder / "config.json").exists():
             in_child(write_checkpoint, config if experts else config.without_experts(), folder)
     if not (root / BLOB_FILE).exists():
         in_child(write_blob, checkpoint_path(root, experts=True), root / BLOB_FILE)

@@ -13,7 +13,6 @@ virtual disk has caches that nobody here can drop, and they would favour who rea
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import mmap
 import os
@@ -32,12 +31,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cached_files import drop
 from numpy.typing import NDArray
 
 from molkv_export.blob_writer import BlobWriter
 from molkv_runtime.blob_header import BlobHeader
 from molkv_runtime.native import BlobOptions, NativeBlob
-from molkv_runtime.page_cache import drop_from_page_cache
 from molkv_runtime.row_geometry import RowGeometry
 from molkv_runtime.row_layout import DataType, LayerRows, RowLayout
 
@@ -89,28 +88,6 @@ def write_blob(file: Path, row_bytes: int, rows: int) -> None:
             values = generator.integers(-127, 128, (count, 1, value_size), dtype=np.int8)
             scales = np.ones((count, 1), np.float32)
             writer.write_rows(layout.pack([LayerRows(None, values, None, scales)] * LAYERS))
-
-
-def drop(file: Path) -> None:
-    """Leaves none of a file in memory, and checks it."""
-    drop_from_page_cache([file])
-    if (share := resident_share(file)) > 0.01:
-        sys.exit(f"{file}: {share:.0%} stayed in the page cache (use a file system on a disk)")
-
-
-def resident_share(file: Path) -> float:
-    """How much of a file is in the page cache, 0 to 1."""
-    with file.open("rb") as content, mmap.mmap(content.fileno(), 0, mmap.MAP_PRIVATE) as mapped:
-        array = np.frombuffer(mapped, np.uint8)
-        pages = np.zeros(-(-len(array) // mmap.PAGESIZE), np.uint8)
-        mincore = ctypes.CDLL(None, use_errno=True).mincore
-        address = ctypes.c_void_p(array.ctypes.data)
-        failed = mincore(address, ctypes.c_size_t(len(array)), ctypes.c_void_p(pages.ctypes.data))
-        if failed:
-            sys.exit(f"{file}: mincore: {os.strerror(ctypes.get_errno())}")
-        share = float((pages & 1).mean())
-        del array
-    return share
 
 
 def molkv(blob: NativeBlob, out: NDArray[np.uint8]) -> Candidate:
@@ -201,7 +178,7 @@ def measure(
         for name in generator.permutation(list(candidates)).tolist():
             ids = generator.choice(total, question.rows, replace=False)
             if question.cold:
-                drop(file)
+                drop([file])
             seconds[name].append(candidates[name](ids))
     return {name: statistics.median(values) for name, values in seconds.items()}
 

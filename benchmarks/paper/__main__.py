@@ -1,4 +1,4 @@
-"""The study of MoLKV against MoLE and dense at equal cost (docs/paper.md).
+"""The study of MoLKV against MoLE and dense, with equal values stored (docs/paper.md).
 
     python -m benchmarks.paper rows              list the rows
     python -m benchmarks.paper corpus ROW...     fetch and encode the text that rows need

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from benchmarks.paper.errors import StudyError
 from benchmarks.paper.sources import SOURCES, Document, fetch
 from molkv_model.corpus import END_OF_TEXT, Corpus, TextFile, train_tokenizer
 from molkv_model.weight_files import write_whole
@@ -85,8 +86,19 @@ class CorpusFacts:
 
     @classmethod
     def read(cls, folder: Path) -> CorpusFacts:
-        """Of a corpus that was built."""
-        return cls(**json.loads((folder / "corpus.json").read_text(encoding="utf-8")))
+        """Of a corpus that was built.
+
+        Raises:
+            StudyError: it was not, or its facts are damaged.
+        """
+        file = folder / "corpus.json"
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise StudyError(
+                f"{file}: cannot be read: {error}",
+                fix="remove the folder, and build it with `python -m benchmarks.paper corpus ROW`",
+            ) from None
 
 
 def build_corpus(folder: Path, downloads: Path, vocabulary: int) -> CorpusFacts:

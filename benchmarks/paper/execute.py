@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import logging
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
 
 from benchmarks.paper.corpus import CorpusFacts
 from benchmarks.paper.costs import (
@@ -17,6 +22,7 @@ from benchmarks.paper.costs import (
     stored_values,
     trained_parameters,
 )
+from benchmarks.paper.errors import StudyError
 from benchmarks.paper.results import Result, machine
 from benchmarks.paper.study import Run
 from molkv_model.checkpoint import load
@@ -27,7 +33,7 @@ from molkv_model.training_config import DECISIVE, TrainingConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from molkv_model.training import TrainingProgress
+    from molkv_model.training import TrainingProgress, TrainingResult
 
 __all__ = ["execute", "training_config"]
 
@@ -37,6 +43,8 @@ logger = logging.getLogger(__name__)
 def training_config(run: Run, corpus: Path, work: Path) -> TrainingConfig:
     """The settings of a run; it resumes where `work` holds its state already.
 
+    A state of other settings, text or tokenizer is replaced, and so is one that cannot be read.
+
     Args:
         run: which.
         corpus: a folder that `build_corpus` made.
@@ -44,8 +52,7 @@ def training_config(run: Run, corpus: Path, work: Path) -> TrainingConfig:
     """
     scale, out = run.row.scale, work / run.name
     steps = scale.tokens // scale.batch_tokens
-    state = RunFolder(out).state_file.is_file()
-    return TrainingConfig(
+    config = TrainingConfig(
         model=run.row.model,
         text=(),
         corpus=corpus / "tokens.safetensors",
@@ -61,9 +68,29 @@ def training_config(run: Run, corpus: Path, work: Path) -> TrainingConfig:
         save_dtype="float32",
         evaluate_every=-(-steps // scale.evaluations),
         validation_sequences=scale.validation_sequences,
-        resume=state,
-        force=not state,
     )
+    resume = _left_by(RunFolder(out).state_file) == _run_of(config)
+    return dataclasses.replace(config, resume=resume, force=not resume)
+
+
+def _left_by(state: Path) -> dict[str, Any] | None:
+    """The run that an interrupted run's state says it is of."""
+    try:
+        with safe_open(state, framework="pt") as stored:
+            run: dict[str, Any] = json.loads((stored.metadata() or {})["run"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    return run
+
+
+def _run_of(config: TrainingConfig) -> dict[str, Any]:
+    """What the state of this run would say; a test compares it with what training writes."""
+    corpus, tokenizer = (
+        hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else ""
+        for file in (config.corpus, config.tokenizer)
+    )
+    settings = _settings(config)
+    return {"model": config.model.to_json(), "text": [corpus], "tokenizer": tokenizer, **settings}
 
 
 def execute(
@@ -76,20 +103,24 @@ def execute(
     """Train the run unless `results` has it, and keep its result there.
 
     Under torchrun every rank calls this; the first writes and returns it, the others None.
+
+    Raises:
+        StudyError: corpus or result cannot be read, or the run's last evaluation was lost.
+        TrainingError: the run cannot start or continue.
     """
     file = results / f"{run.name}.json"
-    config = training_config(run, corpus, work)
     facts = CorpusFacts.read(corpus)
+    config = training_config(run, corpus, work)
     if file.is_file():
         result = Result.read(file)
         same = (result.model, result.training, result.corpus)
         if same == (run.row.model.to_json(), _settings(config), facts.digest):
             return result
         logger.warning("%s is of other settings, and is made anew", file)
-    train(config, on_progress)
+    trained = train(config, on_progress)
     if os.environ.get("RANK", "0") != "0":
         return None
-    result = _result(run, config, facts)
+    result = _result(run, config, facts, trained)
     result.write(file)
     shutil.rmtree(config.out / "training-state", ignore_errors=True)
     return result
@@ -99,7 +130,16 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in DECISIVE}
 
 
-def _result(run: Run, config: TrainingConfig, facts: CorpusFacts) -> Result:
+def _precision(config: TrainingConfig) -> str:
+    """What ``auto`` means on this machine."""
+    if config.precision != "auto":
+        return config.precision
+    return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
+def _result(
+    run: Run, config: TrainingConfig, facts: CorpusFacts, trained: TrainingResult
+) -> Result:
     lines = config.out.joinpath("metrics.jsonl").read_text(encoding="utf-8").splitlines()
     metrics = [json.loads(line) for line in lines]
     model = run.row.model
@@ -108,6 +148,12 @@ def _result(run: Run, config: TrainingConfig, facts: CorpusFacts) -> Result:
         for line in metrics
         if line["validation_loss"] is not None
     ]
+    if not curve or curve[-1][0] != trained.tokens:
+        # Killed between the last save of its state and the line behind it.
+        raise StudyError(
+            f"{config.out / 'metrics.jsonl'}: has no evaluation after {trained.tokens} tokens",
+            fix="remove the folder and train the row again",
+        )
     seconds, done = 0.0, 0
     for line in metrics:
         seconds += (line["step"] - done) * config.batch_tokens / line["tokens_per_s"]
@@ -120,8 +166,9 @@ def _result(run: Run, config: TrainingConfig, facts: CorpusFacts) -> Result:
         model=model.to_json(),
         training=_settings(config),
         corpus=facts.digest,
-        tokens=config.steps * config.batch_tokens,
-        validation_loss=round(curve[-1][1], 6),
+        precision=_precision(config),
+        tokens=trained.tokens,
+        validation_loss=round(trained.validation_loss, 6),
         curve=[[tokens, round(loss, 6)] for tokens, loss in curve],
         training_curve=[
             [line["step"] * config.batch_tokens, round(line["loss"], 4)] for line in metrics

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.paper.study import Table
+from molkv_model.weight_files import write_whole
 
 if TYPE_CHECKING:
     from benchmarks.paper.report import Group
@@ -29,7 +30,10 @@ def save(draw: Draw, file: Path) -> None:
         figure = Figure(figsize=_INCHES, layout="constrained")
         draw(figure.add_subplot())
         file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, metadata={"Date": None})
+        write_whole(
+            file,
+            lambda temporary: figure.savefig(temporary, format="svg", metadata={"Date": None}),
+        )
 
 
 def tokens_plot(table: Table, groups: Mapping[str, Group]) -> Draw:
@@ -51,7 +55,7 @@ def tokens_plot(table: Table, groups: Mapping[str, Group]) -> Draw:
 
 
 def window_plot(table: Table, groups: Mapping[str, Group]) -> Draw:
-    """Validation loss over the window W, of runs with the first row's seeds."""
+    """Validation loss over the window W, of seed 0."""
 
     def draw(axes: Any) -> None:
         points = sorted(
@@ -69,7 +73,7 @@ def window_plot(table: Table, groups: Mapping[str, Group]) -> Draw:
 
 
 def age_bias_plot(group: Group) -> Draw:
-    """The age bias after training, of seed 0, for each layer; what it started from, dashed."""
+    """The age bias after training, of the first seed, for each layer."""
 
     def draw(axes: Any) -> None:
         biases = group.first.age_bias or []

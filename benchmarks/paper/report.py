@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from benchmarks.paper.errors import StudyError
 from benchmarks.paper.plots import Draw, age_bias_plot, save, tokens_plot, window_plot
 from benchmarks.paper.results import Result, read_results
 from benchmarks.paper.study import TABLES, Table
+from molkv_model.weight_files import write_whole
 
 __all__ = [
     "DOCUMENTS",
@@ -30,6 +33,7 @@ __all__ = [
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "docs" / "paper.md", ROOT / "README.md")
 IMAGES = ROOT / "docs" / "images"
+SEEDS_OF_A_PROOF = 3
 _MARK = r"(<!-- {} ([\w -]+) -->\n).*?(<!-- end -->)"
 
 
@@ -65,11 +69,37 @@ class Group:
 
 
 def grouped(results: Sequence[Result]) -> dict[str, Group]:
-    """The results by row."""
+    """The results by row.
+
+    Raises:
+        StudyError: two results of a scale are of other text, settings or precision, so that
+            nothing follows from their difference.
+    """
+    firsts: dict[str, Result] = {}
+    for result in results:
+        first = firsts.setdefault(result.scale, result)
+        if differing := [name for name, of in _SHARED.items() if of(result) != of(first)]:
+            raise StudyError(
+                f"{result.row}, seed {result.seed}, and {first.row}, seed {first.seed}: not "
+                f"comparable, as they differ in {', '.join(differing)}",
+                fix="remove the older result, and train its row again",
+            )
     rows: dict[str, list[Result]] = {}
     for result in results:
         rows.setdefault(result.row, []).append(result)
     return {name: Group(sorted(found, key=lambda r: r.seed)) for name, found in rows.items()}
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    return {name: value for name, value in result.training.items() if name != "seed"}
+
+
+_SHARED: Mapping[str, Callable[[Result], object]] = {
+    "corpus": lambda result: result.corpus,
+    "training": _settings,
+    "precision": lambda result: result.precision,
+}
+"""What all results of a scale have in common, so that only the models differ."""
 
 
 def render_table(table: Table, groups: Mapping[str, Group]) -> str:
@@ -99,23 +129,48 @@ def render_table(table: Table, groups: Mapping[str, Group]) -> str:
 
 
 def verdict(molkv: Group, mole: Group) -> tuple[float, float, bool]:
-    """MoLKV's lead, the larger spread of the two, and whether the lead exceeds it twice."""
+    """MoLKV's lead, the larger spread of the two, and whether the lead is proven.
+
+    It is if it exceeds twice the spread over three seeds or more. Only seeds that both have count.
+
+    Raises:
+        StudyError: there is no such seed.
+    """
+    molkv, mole = _of_common_seeds(molkv, mole)
     lead = mole.mean - molkv.mean
     spread = max(molkv.spread or 0.0, mole.spread or 0.0)
-    proven = molkv.spread is not None and mole.spread is not None and lead > 2 * spread
+    proven = len(mole.results) >= SEEDS_OF_A_PROOF and lead > 2 * spread
     return lead, spread, proven
+
+
+def _of_common_seeds(one: Group, other: Group) -> tuple[Group, Group]:
+    """Both, with the results of the seeds that both have."""
+    seeds = {result.seed for result in one.results} & {result.seed for result in other.results}
+    if not seeds:
+        raise StudyError(
+            f"{one.first.row} and {other.first.row}: no seed in common, so nothing to compare",
+            fix="train both with the same seeds",
+        )
+    first, second = (
+        Group([result for result in group.results if result.seed in seeds])
+        for group in (one, other)
+    )
+    return first, second
 
 
 def render_verdict(molkv: Group, mole: Group) -> str:
     """A sentence that says whether the first leads the second."""
+    molkv, mole = _of_common_seeds(molkv, mole)
     lead, spread, proven = verdict(molkv, mole)
     sides = [
         f"{group.mean:.4f}{'' if group.spread is None else f' ± {group.spread:.4f}'}"
         for group in (molkv, mole)
     ]
-    count = min(len(molkv.results), len(mole.results))
-    if molkv.spread is None or mole.spread is None:
+    count = len(mole.results)
+    if count == 1:
         conclusion = "one seed alone, so its spread is unknown and the lead is not proven"
+    elif count < SEEDS_OF_A_PROOF:
+        conclusion = f"over {count} seeds, too few for a spread, so the lead is not proven"
     else:
         compared = "more" if proven else "not more"
         conclusion = f"{compared} than twice the spread over {count} seeds, {spread:.4f}"
@@ -160,7 +215,8 @@ def write_documents() -> list[Path]:
     found = read_results()
     for file in DOCUMENTS:
         text = file.read_text(encoding="utf-8")
-        file.write_text(render_document(text, found), encoding="utf-8")
+        rendered = render_document(text, found)
+        write_whole(file, partial(Path.write_text, data=rendered, encoding="utf-8"))
     return [*DOCUMENTS, *render_plots(found, IMAGES)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.paper.errors import StudyError
 from molkv_model.weight_files import write_whole
 
 __all__ = ["RESULTS", "Result", "machine", "read_results"]
@@ -30,6 +32,7 @@ class Result:
         model: the content of ``config.json``.
         training: the settings of the run by name.
         corpus: sha256 of the token ids.
+        precision: of the matrix products in training, as `training` resolves on that machine.
         tokens: trained on.
         validation_loss: after the last step, nats a token.
         curve: [tokens, validation loss] of every evaluation.
@@ -51,6 +54,7 @@ class Result:
     model: dict[str, Any]
     training: dict[str, Any]
     corpus: str
+    precision: str
     tokens: int
     validation_loss: float
     curve: list[list[float]]
@@ -75,8 +79,22 @@ class Result:
 
     @classmethod
     def read(cls, file: Path) -> Result:
-        """What `write` wrote."""
-        return cls(**json.loads(file.read_text(encoding="utf-8")))
+        """What `write` wrote.
+
+        Raises:
+            StudyError: the file cannot be read, or its fields are others.
+        """
+        fix = "remove it and train the row again"
+        try:
+            fields = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{file}: cannot be read: {error}", fix=fix) from None
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(fields, dict) or fields.keys() != expected:
+            found = fields.keys() if isinstance(fields, dict) else set()
+            differing = ", ".join(sorted(expected ^ found))
+            raise StudyError(f"{file}: missing or unknown fields: {differing}", fix=fix)
+        return cls(**fields)
 
 
 def read_results(folder: Path = RESULTS) -> list[Result]:

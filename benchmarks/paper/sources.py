@@ -128,11 +128,20 @@ def _questions(file: Path) -> Iterator[Document]:
 
 
 def _unpacked(package: Path, pattern: str) -> dict[str, bytes]:
-    """The files of a Debian package whose names match."""
-    stream = subprocess.run(
-        ["dpkg-deb", "--fsys-tarfile", str(package)], capture_output=True, check=True
-    ).stdout
-    with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
+    """The files of a Debian package whose names match.
+
+    Raises:
+        SourceError: dpkg-deb is missing or fails.
+    """
+    if shutil.which("dpkg-deb") is None:
+        raise SourceError(f"{package}: dpkg-deb, which unpacks it, is missing; install dpkg")
+    done = subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", str(package)], capture_output=True, check=False
+    )
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip()[-500:]
+        raise SourceError(f"{package}: dpkg-deb cannot unpack it: {reason}")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         found = {}
         for member in archive.getmembers():
             content = archive.extractfile(member) if re.fullmatch(pattern, member.name) else None

@@ -8,8 +8,9 @@
     python -m benchmarks.report --render            the document from the results that are there
 
 A full run takes hours. A result is kept in a file of its own when its benchmark is complete, so a
-run that was interrupted goes on with the benchmark that it was at; models are kept too. A quick run
-keeps its results, and its document, in a folder of their own.
+run that was interrupted goes on with the benchmark that it was at; models are kept too. A result of
+another command than today's counts as not measured. A quick run keeps its results, and its
+document, in a folder of their own.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def main() -> int:
         if arguments.prepare:
             chosen = [each for each in chosen if each.prepares]
         elif not arguments.again:
-            chosen = unmeasured(chosen, results)
+            chosen = unmeasured(chosen, results, quick=arguments.quick)
         try:
             problems = run_all(
                 chosen,
@@ -140,10 +141,10 @@ def main() -> int:
             return 1 if problems else 0
     try:
         found = read_results(results, CATALOGUE)
+        render(found, CATALOGUE, out, problems)
     except ValueError as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
-    render(found, CATALOGUE, out, problems)
     console.print(f"{len(found)} of {len(CATALOGUE)} benchmarks in {out}", highlight=False)
     if arguments.json:
         judged = [{**asdict(goal), "met": goal.met} for goal in goals(found)]

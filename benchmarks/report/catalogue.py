@@ -26,7 +26,6 @@ class Benchmark:
         arguments: ``{models}`` stands for a folder that keeps models between runs, ``{result}``
             for the JSON file; a command without it prints its JSON.
         quick: arguments of a run that only shows that everything works.
-        minutes: that a full run took on two cores, models made already.
         modules: Python packages beyond those that molkv itself needs.
         programs: that have to be installed.
         prepares: whether it knows `--prepare`, which makes models and measures nothing.
@@ -37,7 +36,6 @@ class Benchmark:
     script: str | None
     arguments: tuple[str, ...]
     quick: tuple[str, ...]
-    minutes: float
     modules: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     prepares: bool = False
@@ -84,13 +82,12 @@ def _peers(bits: int) -> Benchmark:
         f"peers-{bits}",
         f"Beside llama.cpp and onnxruntime-genai, {bits} bits",
         "peers.py",
-        ("--shape", "160m", "--folder", f"{_MODELS}/160m", *result),
+        ("--shape", "160m", "--folder", _MODELS, *result),
         (
-            *("--shape", "small", "--folder", f"{_MODELS}/small", *result),
+            *("--shape", "small", "--folder", _MODELS, *result),
             *("--contexts", "64", "512", "--prefill", "128", "--steps", "16"),
             *("--repeats", "1", "--turns", "2"),
         ),
-        minutes=7,
         modules=("llama_cpp", "gguf", "onnxruntime_genai", "transformers"),
         prepares=True,
     )
@@ -104,7 +101,6 @@ def _expert_attention(values: str) -> Benchmark:
         "expert_attention.py",
         arguments,
         (*arguments, "--quick"),
-        minutes=6,
     )
 
 
@@ -113,12 +109,11 @@ CATALOGUE = (
         "experts-cost",
         "What experts on storage cost a decode step",
         "experts_cost.py",
-        ("--shape", "160m", "--folder", f"{_MODELS}/160m", "--keep", "--json", _RESULT),
+        ("--shape", "160m", "--folder", _MODELS, "--keep", "--json", _RESULT),
         (
-            *("--shape", "small", "--folder", f"{_MODELS}/small", "--keep", "--json", _RESULT),
+            *("--shape", "small", "--folder", _MODELS, "--keep", "--json", _RESULT),
             *("--contexts", "64", "512", "--turns", "2"),
         ),
-        minutes=4,
         prepares=True,
     ),
     Benchmark(
@@ -130,7 +125,6 @@ CATALOGUE = (
             *("--folder", _MODELS, "--json", _RESULT, "--preset", "small"),
             *("--gigabytes", "0.1", "0.2", "--steps", "16", "--turns", "2"),
         ),
-        minutes=1,
     ),
     _peers(4),
     _peers(8),
@@ -143,7 +137,6 @@ CATALOGUE = (
             *("--folder", _MODELS, "--json", _RESULT),
             *("--preset", "small", "--vocabulary", "2048", "--turns", "1"),
         ),
-        minutes=10,
     ),
     Benchmark(
         "fidelity",
@@ -157,7 +150,6 @@ CATALOGUE = (
             *("eval", "--checkpoint", "model/molkv_model/checkpoints/tiny"),
             *("--text", "tests/parity/held_out_prose.txt", "--tokens", "512", "--json"),
         ),
-        minutes=2,
     ),
     Benchmark(
         "expert-rounding",
@@ -165,7 +157,6 @@ CATALOGUE = (
         "expert_rounding.py",
         ("--json", _RESULT),
         ("--json", _RESULT, "--tokens", "512"),
-        minutes=2,
     ),
     _expert_attention("int8"),
     _expert_attention("int4"),
@@ -178,7 +169,6 @@ CATALOGUE = (
             *("--folder", _MODELS, "--json", _RESULT, "--megabytes", "64"),
             *("--row-kib", "16", "--readers", "1", "4", "--turns", "2"),
         ),
-        minutes=10,
         programs=("fio",),
     ),
     Benchmark(
@@ -193,7 +183,6 @@ CATALOGUE = (
             *("--shapes", "tiny", "--folder", f"{_MODELS}/backends", "--keep"),
             *("--json", _RESULT, "--turns", "1", "--repeats", "1", "--steps", "16"),
         ),
-        minutes=15,
         modules=("executorch",),
         prepares=True,
     ),
@@ -206,7 +195,6 @@ CATALOGUE = (
             *("--preset", "tiny", "--folder", f"{_MODELS}/overhead", "--json", _RESULT),
             *("--steps", "16", "--turns", "1"),
         ),
-        minutes=4,
     ),
 )
 """In the order of the document."""

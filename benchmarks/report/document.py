@@ -37,7 +37,20 @@ def render(
         benchmarks: of the document, in its order.
         out: ``.md``; replaced when the new one is complete.
         problems: why a benchmark has no result, by its name.
+
+    Raises:
+        ValueError: a result lacks a field; the message names both.
     """
+    sections: list[str] = []
+    for benchmark in benchmarks:
+        try:
+            section = _section(benchmark, results, out, problems or {})
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"{benchmark.name}: its result is of another form ({error!r}); measure it again "
+                f"with --only {benchmark.name} --again"
+            ) from None
+        sections += [f"## {benchmark.title}\n", *section]
     parts = [
         "# Benchmarks\n",
         _introduction(results),
@@ -48,9 +61,8 @@ def render(
         _runs(results, benchmarks),
         "## Machines\n",
         _machines(results),
+        *sections,
     ]
-    for benchmark in benchmarks:
-        parts += [f"## {benchmark.title}\n", *_section(benchmark, results, out, problems or {})]
     partial = out.with_name(f".{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text("\n".join(parts), encoding="utf-8")

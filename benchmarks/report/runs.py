@@ -42,9 +42,21 @@ def result_file(results: Path, name: str) -> Path:
     return results / f"{name}.json"
 
 
-def unmeasured(benchmarks: Sequence[Benchmark], results: Path) -> list[Benchmark]:
-    """Those that have no result yet."""
-    return [each for each in benchmarks if not result_file(results, each.name).exists()]
+def unmeasured(benchmarks: Sequence[Benchmark], results: Path, *, quick: bool) -> list[Benchmark]:
+    """Those without a readable result of the command that they are run by today.
+
+    A result that does not say how it came about, because it is from elsewhere, counts.
+    """
+
+    def is_measured(benchmark: Benchmark) -> bool:
+        try:
+            document = _read(result_file(results, benchmark.name))
+        except (OSError, ValueError):
+            return False
+        run = document.get("run")
+        return run is None or run.get("command") == benchmark.shown(quick=quick)
+
+    return [each for each in benchmarks if not is_measured(each)]
 
 
 def read_results(results: Path, benchmarks: Sequence[Benchmark]) -> Results:

@@ -173,8 +173,10 @@ def export(document: Record) -> str:
         + markdown_table(("threads",), ("GFLOP/s", "torch GFLOP/s", "share"), compute)
         + f"\nPeak resident memory, MiB; the checkpoint has {size / MIB:,.0f} MiB.\n\n"
         + markdown_table(("pass",), ("peak", "beyond the checkpoint"), memory)
-        + f"\nRows by one process in {ranks['one_seconds']:.2f} s, by two ranks of torchrun in "
-        f"{ranks['two_seconds']:.2f} s, one thread each: {ranks['ratio']:.2f} times as fast.\n\n"
+        + f"\nRows by one process in {ranks['one']['seconds']:.2f} s ({ranks['one']['cores']:.2f} "
+        f"cores), by two ranks of torchrun in {ranks['two']['seconds']:.2f} s "
+        f"({ranks['two']['cores']:.2f} cores each), one thread each for matrix products: "
+        f"{ranks['ratio']:.2f} times as fast.\n\n"
         "Opening a blob, header and checks:\n\n"
         + markdown_table(("GiB",), ("Python µs", "native µs"), opened)
     )

@@ -114,7 +114,11 @@ def export() -> dict[str, Any]:
         "results": {
             "open": [{"gibibytes": 0.5, "python_us": 120.0, "native_us": 60.0}],
             "compute": [{"threads": 2, "rate": 80e9, "peak": 100e9, "share": 0.8}],
-            "ranks": {"one_seconds": 20.0, "two_seconds": 11.0, "ratio": 20 / 11},
+            "ranks": {
+                "one": {"seconds": 20.0, "cores": 1.1},
+                "two": {"seconds": 11.0, "cores": 0.9},
+                "ratio": 20 / 11,
+            },
             "memory": {
                 "checkpoint_bytes": checkpoint,
                 "peak_bytes": {"experts": checkpoint + (512 << 20), "onnx": checkpoint},

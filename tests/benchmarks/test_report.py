@@ -168,10 +168,10 @@ def example(tmp_path: Path) -> Benchmark:
 def test_a_benchmark_is_run_and_kept_and_rendered(
     example: Benchmark, tmp_path: Path, quick: bool, positions: int
 ) -> None:
-    assert unmeasured([example], tmp_path) == [example]
+    assert unmeasured([example], tmp_path, quick=quick) == [example]
     outcome = run_benchmark(example, tmp_path, tmp_path / "models", quick=quick)
     assert outcome.problem is None
-    assert unmeasured([example], tmp_path) == []
+    assert unmeasured([example], tmp_path, quick=quick) == []
     results = read_results(tmp_path, [example])
     assert results[example.name]["positions"] == positions
     assert results[example.name]["run"]["quick"] == quick
@@ -179,6 +179,21 @@ def test_a_benchmark_is_run_and_kept_and_rendered(
     text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     assert "| an example |" in text
     assert f"--positions {positions}" in text
+
+
+def test_a_result_of_another_command_is_not_measured(example: Benchmark, tmp_path: Path) -> None:
+    assert run_benchmark(example, tmp_path, tmp_path / "models", quick=False).problem is None
+    assert unmeasured([example], tmp_path, quick=False) == []
+    assert unmeasured([example], tmp_path, quick=True) == [example]
+    longer = dataclasses.replace(example, arguments=("--json", "{result}", "--positions", "8192"))
+    assert unmeasured([longer], tmp_path, quick=False) == [longer]
+    file = tmp_path / f"{example.name}.json"
+    document = json.loads(file.read_text())
+    del document["run"]
+    file.write_text(json.dumps(document))
+    assert unmeasured([longer], tmp_path, quick=False) == []
+    file.write_text("{")
+    assert unmeasured([longer], tmp_path, quick=False) == [longer]
 
 
 def test_what_a_benchmark_prints_may_be_its_result(example: Benchmark, tmp_path: Path) -> None:
@@ -195,7 +210,7 @@ def test_a_benchmark_that_fails_leaves_no_result(example: Benchmark, tmp_path: P
     assert outcome.problem is not None
     assert "exit status 2" in outcome.problem
     assert "--no-such-option" in outcome.problem
-    assert unmeasured([broken], tmp_path) == [broken]
+    assert unmeasured([broken], tmp_path, quick=True) == [broken]
 
 
 def test_what_is_not_installed_is_named(example: Benchmark, tmp_path: Path) -> None:
@@ -229,6 +244,19 @@ def test_existing_files_are_rendered_by_one_command(tmp_path: Path) -> None:
     assert True in verdicts
     assert False in verdicts
     assert out.read_text(encoding="utf-8").startswith("# Benchmarks\n")
+
+
+def test_a_result_that_lacks_a_field_is_named(tmp_path: Path) -> None:
+    results = every_result()
+    del results["export"]["results"]["ranks"]["one"]
+    for name, result in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    done = report("--render", "--results", str(tmp_path), "--out", str(tmp_path / "page.md"))
+    assert done.returncode == 1
+    assert "export: its result is of another form (KeyError('one'))" in done.stderr
+    assert "--only export --again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "page.md").exists()
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:

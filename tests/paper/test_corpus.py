@@ -125,6 +125,18 @@ def test_a_command_that_fails_or_is_missing_is_named(tmp_path: Path) -> None:
         fetch(missing, tmp_path / "downloads")
 
 
+def test_a_debian_package_that_cannot_be_unpacked_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source,) = [each for each in SOURCES if each.name == "gcide"]
+    (tmp_path / source.file).write_bytes(b"no package")
+    with pytest.raises(SourceError, match=r"gcide.*\.deb: dpkg-deb cannot unpack it: "):
+        list(source.documents(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SourceError, match=r"gcide.*\.deb: dpkg-deb.* is missing"):
+        list(source.documents(tmp_path))
+
+
 def test_every_source_is_one_exact_package() -> None:
     for source in SOURCES:
         assert any("=" in word or "@" in word[1:] for word in source.command), source.name

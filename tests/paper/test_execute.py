@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.paper import execute as module
 from benchmarks.paper.costs import bytes_per_token, multiply_adds
+from benchmarks.paper.errors import StudyError
 from benchmarks.paper.execute import execute, training_config
 from benchmarks.paper.results import Result, read_results
 from benchmarks.paper.study import ROWS, TABLES, Row, Run
@@ -33,6 +35,7 @@ def test_a_result_has_what_the_tables_need(row: Row, corpus: Path, tmp_path: Pat
     assert result.model == row.model.to_json()
     assert result.corpus == "digest"
     assert result.tokens == 12 * 64
+    assert result.precision in ("float32", "bfloat16")
     assert [tokens for tokens, _ in result.curve] == [4 * 64, 8 * 64, 12 * 64]
     assert result.validation_loss == result.curve[-1][1]
     assert [tokens for tokens, _ in result.training_curve] == [4 * 64, 8 * 64, 10 * 64, 12 * 64]
@@ -65,6 +68,55 @@ def test_an_interrupted_run_gives_the_same_result(
     assert resumed is not None
     whole = run_alone(run, corpus, tmp_path / "other", tmp_path / "whole")
     assert timeless(resumed) == timeless(whole)
+
+
+def test_an_interrupted_run_of_other_settings_is_begun_anew(
+    row: Row, corpus: Path, tmp_path: Path
+) -> None:
+    def interrupt(progress: TrainingProgress) -> None:
+        if progress.step >= 4:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        execute(Run(row, 0), corpus, tmp_path / "work", tmp_path / "results", interrupt)
+    state = tmp_path / "work" / "test-molkv-seed0" / "training-state" / "state.safetensors"
+    assert training_config(Run(row, 0), corpus, tmp_path / "work").resume
+    changed = dataclasses.replace(row, model=dataclasses.replace(row.model, expert_window=7))
+    assert training_config(Run(changed, 0), corpus, tmp_path / "work").force
+    result = run_alone(Run(changed, 0), corpus, tmp_path / "work", tmp_path / "results")
+    assert [tokens for tokens, _ in result.curve] == [4 * 64, 8 * 64, 12 * 64]
+    state.parent.mkdir()
+    state.write_bytes(b"damaged")
+    assert training_config(Run(changed, 0), corpus, tmp_path / "work").force
+
+
+def test_a_loss_is_never_that_of_an_earlier_evaluation(
+    row: Row, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = module.train
+
+    def killed_before_the_last_line(*arguments: Any) -> Any:
+        trained = genuine(*arguments)
+        metrics = trained.out / "metrics.jsonl"
+        metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+        return trained
+
+    monkeypatch.setattr(module, "train", killed_before_the_last_line)
+    with pytest.raises(StudyError, match=r"metrics\.jsonl: has no evaluation after 768 tokens"):
+        execute(Run(row, 0), corpus, tmp_path / "work", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"row": "a"}'])
+def test_a_damaged_result_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(StudyError, match=r"a\.json: .*train the row again"):
+        read_results(tmp_path)
+
+
+def test_a_run_without_a_corpus_says_how_it_is_made(row: Row, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"corpus\.json: .*benchmarks\.paper corpus ROW"):
+        execute(Run(row, 0), tmp_path / "none", tmp_path / "work", tmp_path / "results")
 
 
 def test_a_result_is_not_made_twice_unless_its_row_changed(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks.paper.errors import StudyError
 from benchmarks.paper.report import (
     DOCUMENTS,
     IMAGES,
@@ -28,8 +30,9 @@ from benchmarks.paper.study import ROWS, TABLES, Row, Table
 def result(row: Row) -> Result:
     return Result(
         row="a", title="A", scale="test", seed=0, model=row.model.to_json(), training={},
-        corpus="", tokens=100, validation_loss=4.0, curve=[[50, 4.5], [100, 4.0]],
-        training_curve=[], stored_values=1536, bytes_per_token=1728, multiply_adds=435200,
+        corpus="", precision="float32", tokens=100, validation_loss=4.0,
+        curve=[[50, 4.5], [100, 4.0]], training_curve=[], stored_values=1536,
+        bytes_per_token=1728, multiply_adds=435200,
         activated_parameters=341600, trained_parameters=669568, age_bias=[[1.0, 0.5], [0.0, 0.1]],
         machine="", seconds=1.0,
     )  # fmt: skip
@@ -58,10 +61,12 @@ def test_a_table_has_means_spreads_and_differences_over_common_seeds(result: Res
 @pytest.mark.parametrize(
     ("molkv", "mole", "proven"),
     [
-        ((4.0, 4.1), (4.4, 4.5), True),
-        ((4.0, 4.1), (4.1, 4.2), False),
-        ((4.0, 4.0), (4.4, 4.9), False),
-        ((4.4, 4.5), (4.0, 4.1), False),
+        ((4.0, 4.1, 4.1), (4.4, 4.5, 4.5), True),
+        ((4.0, 4.1, 4.1), (4.1, 4.2, 4.2), False),
+        ((4.0, 4.0, 4.0), (4.1, 4.9, 4.9), False),
+        ((4.4, 4.5, 4.5), (4.0, 4.1, 4.1), False),
+        ((4.0, 4.1), (4.4, 4.5), False),
+        ((4.0, 4.1, 4.1), (4.4, 4.5), False),
         ((4.0,), (4.5,), False),
     ],
 )
@@ -75,7 +80,33 @@ def test_a_lead_counts_when_it_is_more_than_twice_the_larger_spread(
     assert verdict(*groups)[2] is proven
     sentence = render_verdict(*groups)
     assert (", more than twice" in sentence) is proven
-    assert ("not proven" in sentence) is (len(molkv) == 1)
+    assert ("not proven" in sentence) is (min(len(molkv), len(mole)) < 3)
+
+
+def test_only_seeds_that_both_have_are_compared(result: Result) -> None:
+    molkv = Group([of(result, "a", seed, 4.0 + seed / 10) for seed in range(4)])
+    mole = Group([of(result, "b", seed, 4.5 + seed / 10) for seed in range(2, 6)])
+    lead, _, proven = verdict(molkv, mole)
+    assert lead == pytest.approx(0.5)
+    assert not proven
+    assert "A 4.2500 ± 0.0707, B 4.7500 ± 0.0707" in render_verdict(molkv, mole)
+    with pytest.raises(StudyError, match="a and b: no seed in common"):
+        verdict(molkv, Group([of(result, "b", 9, 4.0)]))
+
+
+@pytest.mark.parametrize(
+    "change", [{"corpus": "other"}, {"training": {"tokens": 7}}, {"precision": "bfloat16"}]
+)
+def test_results_of_one_scale_that_cannot_be_compared_are_refused(
+    change: dict[str, Any], result: Result
+) -> None:
+    first = dataclasses.replace(result, training={"tokens": 5, "seed": 0})
+    second = dataclasses.replace(result, seed=1, training={"tokens": 5, "seed": 1})
+    assert len(grouped([first, second])["a"].results) == 2
+    other = dataclasses.replace(second, **change)
+    with pytest.raises(StudyError, match=f"differ in {next(iter(change))}"):
+        grouped([first, other])
+    assert grouped([first, dataclasses.replace(other, scale="larger", row="b")])
 
 
 def test_only_what_is_between_marks_is_rendered(
