@@ -121,9 +121,10 @@ class _Run:
                 if evaluate:
                     validation_loss = self.validation_loss(self.model)
                     self._check_finite("validation loss", validation_loss)
-                    self._save_state()
                 speed = len(losses) * config.batch_tokens / elapsed
                 self._report(loss, validation_loss, speed)
+                if evaluate:  # after its line: a line too many is dropped by a run that goes on
+                    self._save_state()
                 losses, began = [], time.perf_counter()
         saved_loss = self.ranks.share(self._save() if self.ranks.is_first else math.nan)
         return TrainingResult(
