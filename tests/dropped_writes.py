@@ -25,6 +25,6 @@ def leave_out_write(file: Path, method: str, number: int) -> None:
         if isinstance(call, KernelCall)
         and plan.operators[call.op_index].name == "llama::update_cache"
     ]
-    assert len(writes) == 4  # keys and values of two layers
+    assert len(writes) in (2, 4)  # keys and values of every layer
     del chain.instructions[writes[number]]
     file.write_bytes(bytes(serialize_pte_binary(content, extract_delegate_segments=True)))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from molkv_export.divergence import Comparison, Divergence, compare_logits
+from molkv_export.divergence import Comparison, Divergence, block_rows, compare_logits
 from molkv_export.golden_states import golden_states
 from molkv_export.prefill_rungs import chunks_rung, logits_after, recorded_rung
 from molkv_export.reference import FinalStates, ReferenceSession
@@ -140,16 +141,17 @@ class InexactLadder:
         """After each prompt and each token of its continuation, beside one torch or two."""
         pairs, parts = list[tuple[float, float]](), list[Divergence]()
         for case, answer, states in zip(self.cases, answers, trained, strict=True):
-            tolerance, ours = self._tolerance(case), answer.logits
-            theirs = _last_logits(states, len(ours))
+            tolerance = self._tolerance(case)
             near_tie = tolerance if self.stored.exact else 0.0
-            parts.append(compare_logits(ours, theirs, near_tie=near_tie))
+            for ours, theirs in _beside(answer.logits, states):
+                parts.append(compare_logits(ours, theirs, near_tie=near_tie))
             if stored is not None:
                 if not self.stored.exact:
                     ids = case.sequence(self.bundle.manifest.model.max_position_embeddings)
                     stored.reset()
-                    theirs = _last_logits(stored.final_states(ids), len(ours))
-                pairs.append((distance(ours, theirs), tolerance))
+                    states = stored.final_states(ids)
+                worst = max(distance(*block) for block in _beside(answer.logits, states))
+                pairs.append((worst, tolerance))
         comparison, limits = Comparison.of(parts), self.limits
         positions = f"{comparison.same_top1.count} positions"
         if stored is not None:
@@ -167,9 +169,14 @@ class InexactLadder:
             ours = answer.greedy
             stored.reset()
             states = stored.final_states(case.prompt_ids + ours[:-1])
-            logits = _last_logits(states, len(ours))
-            lead = logits.max(axis=-1) - logits[np.arange(len(ours)), ours]
-            pairs.append((float(lead.max()), 2 * self._tolerance(case)))
+            chosen = np.array(ours)[:, None]
+            worst = max(
+                float(
+                    (logits.max(axis=-1) - np.take_along_axis(logits, place, axis=-1)[:, 0]).max()
+                )
+                for place, logits in _beside(chosen, states)
+            )
+            pairs.append((worst, 2 * self._tolerance(case)))
             same += sum(a == b for a, b in zip(ours, case.greedy, strict=False))
             count += len(ours)
         return self._tokens_rung(pairs, f"{same} of {count} as recorded")
@@ -207,7 +214,12 @@ def _answer(session: Session, case: GoldenCase) -> _Answer:
     return _Answer(np.stack(logits), [token.id for token in tokens])
 
 
-def _last_logits(states: FinalStates, count: int) -> NDArray[np.float32]:
-    """Float32 [count, V]: of the last positions alone, since a vocabulary may be large."""
-    (logits,) = states.logits_blocks(count, first=len(states.states) - count)
-    return logits
+def _beside(
+    ours: NDArray[Any], states: FinalStates
+) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+    """Rows of ours and torch's logits of the same last positions, in blocks of positions."""
+    rows = block_rows(len(states.head))
+    blocks = (ours[first : first + rows] for first in range(0, len(ours), rows))
+    return zip(
+        blocks, states.logits_blocks(rows, first=len(states.states) - len(ours)), strict=True
+    )
