@@ -122,9 +122,11 @@ class _Run:
                     validation_loss = self.validation_loss(self.model)
                     self._check_finite("validation loss", validation_loss)
                 speed = len(losses) * config.batch_tokens / elapsed
-                self._report(loss, validation_loss, speed)
+                progress = self._progress(loss, validation_loss, speed)
                 if evaluate:  # after its line: a line too many is dropped by a run that goes on
                     self._save_state()
+                if self.ranks.is_first:
+                    self.on_progress(progress)
                 losses, began = [], time.perf_counter()
         saved_loss = self.ranks.share(self._save() if self.ranks.is_first else math.nan)
         return TrainingResult(
@@ -283,16 +285,18 @@ class _Run:
                 )
         return corpus
 
-    def _report(self, loss: float, validation_loss: float | None, tokens_per_s: float) -> None:
-        if not self.ranks.is_first:
-            return
+    def _progress(
+        self, loss: float, validation_loss: float | None, tokens_per_s: float
+    ) -> TrainingProgress:
+        """Where the run stands, which the first rank writes down."""
         left = (self.config.steps - self.step) * self.config.batch_tokens / tokens_per_s
         progress = TrainingProgress(
             self.step, self.config.steps, loss, validation_loss, tokens_per_s, left
         )
-        with self.folder.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(progress)) + "\n")
-        self.on_progress(progress)
+        if self.ranks.is_first:
+            with self.folder.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(progress)) + "\n")
+        return progress
 
     def _check_finite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
