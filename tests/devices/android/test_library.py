@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 PACKAGED = {"AssetTest"}
 CLASSES = sorted({file.stem for file in (TESTS / "ai" / "molkv").glob("*Test.kt")} - PACKAGED)
 
-# Of opening, generating and closing; an emulated one takes ten times as long.
-ROUNDS = {"x86_64": 200, "arm64-v8a": 40}
+# Of opening, generating and closing.
+ROUNDS = 200
 
 
 def test_the_suite_is_all_there() -> None:
@@ -40,7 +40,7 @@ def test_the_suite_is_all_there() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_kotlin_test_passes(machine: Machine, app: App, payloads: Path, name: str) -> None:
     jars = [*app.library.jars, app.android]
-    rounds = f"-Dmolkv.test.rounds={ROUNDS[machine.abi]}"
+    rounds = f"-Dmolkv.test.rounds={ROUNDS}"
     assert machine.junit(jars, payloads, f"ai.molkv.{name}", rounds) == number_of_tests(name) > 0
 
 
