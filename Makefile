@@ -44,8 +44,8 @@ card: $(VENV)/.export $(CORPUS)/.fetched
 benchmarks: $(VENV)/.bench fio
 	$(VENV)/bin/python -m benchmarks.report $(ARGUMENTS)
 
-# MoLKV against MoLE and dense (docs/paper.md), into build/paper; continues where it was
-# interrupted. ROWS="name ..." trains other rows; `python -m benchmarks.paper rows` lists them.
+# MoLKV against MoLE and dense (docs/paper.md), into build/paper; continues where it was interrupted.
+# ROWS="name ..." trains other rows; `python -m benchmarks.paper rows` lists them.
 paper: $(VENV)/.export
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.paper train $(ROWS)
 	$(VENV)/bin/python -m benchmarks.paper tables

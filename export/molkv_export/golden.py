@@ -32,6 +32,7 @@ from molkv_runtime.sampler import SamplingConfig, select_candidates
 
 __all__ = [
     "GREEDY_TOKENS",
+    "MOST_CASES",
     "dequantized_digest",
     "golden_logits",
     "golden_prompts",
@@ -49,6 +50,9 @@ _PROMPTS = {
     "one_character": "A",
     "multilingual": "Größe, naïve — 鯨の歌 🐋🌊 e\u0301",
 }
+MOST_CASES = len(_PROMPTS) + 1
+"""With a tokenizer; the last prompt is longer than the window."""
+
 _LONG_SENTENCE = "It was the duty of the Congress to provide for the common defence of the people. "
 
 

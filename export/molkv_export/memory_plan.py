@@ -8,7 +8,7 @@ import torch
 
 from molkv_export.embedding_place import EmbeddingPlace
 from molkv_export.expert_blob import working_bytes
-from molkv_export.golden import GREEDY_TOKENS
+from molkv_export.golden import GREEDY_TOKENS, MOST_CASES
 from molkv_export.graph_sizes import dense_names, graph_sizes
 from molkv_model.checkpoint import Checkpoint
 from molkv_model.config import ModelConfig
@@ -33,7 +33,6 @@ _LOWERING_COPIES: dict[tuple[str, DensePrecision], float] = {
 _MOST_LOWERING_COPIES = 2.6  # of a precision that is not listed
 # A block of logits with its copies in double precision (divergence.py).
 _BLOCK_BYTES = 24 << 20
-_CASES = 4  # golden ones
 # What the tokenizers library needs for each byte of a tokenizer.json with 131,000 tokens.
 _TOKENIZER_FACTOR = 8
 
@@ -98,7 +97,7 @@ def _verdict(
     # A matrix in float32, its blocks and their numbers.
     stored = _dense(checkpoint) + 3 * _largest(checkpoint) + _cache(checkpoint.config)
     # Logits of the golden cases' continuations, which torch is asked for after the engine.
-    answers = _FLOAT_BYTES * _CASES * (GREEDY_TOKENS + 1) * checkpoint.config.vocab_size
+    answers = _FLOAT_BYTES * MOST_CASES * (GREEDY_TOKENS + 1) * checkpoint.config.vocab_size
     if backend == "coreml":  # evaluated in float32, and asked for its weights
         return _dense(checkpoint) + head + stored + answers
     engine = sum(graph_sizes(checkpoint, {backend: dense}, embedding).values()) + head

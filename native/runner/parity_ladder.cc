@@ -114,14 +114,14 @@ class Ladder {
 
   // Fills the graph's self-attention cache with other ids: what an earlier run of these left there
   // would stand in for a write that is missing.
-  void ClearCache(std::vector<int64_t> ids) const {
+  void OverwriteCache(std::vector<int64_t> ids) const {
     Session session(parts_.graph, parts_.blob, parts_.chunk);
     for (int64_t& id : ids) id = (id + 1) % session.model().vocab_size;
     session.Prefill(ids);
   }
 
   std::vector<float> LogitsAfter(const std::vector<int64_t>& ids, size_t chunk) const {
-    ClearCache(ids);
+    OverwriteCache(ids);
     Session session(parts_.graph, parts_.blob, chunk);
     const float* logits = session.Prefill(ids);
     return std::vector<float>(logits, logits + session.model().vocab_size);

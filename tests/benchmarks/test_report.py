@@ -246,24 +246,28 @@ def test_existing_files_are_rendered_by_one_command(tmp_path: Path) -> None:
     assert out.read_text(encoding="utf-8").startswith("# Benchmarks\n")
 
 
+def refused_rendering(results: Path) -> str:
+    """What is said of results that cannot be rendered; no page is left."""
+    page = results / "page.md"
+    done = report("--render", "--results", str(results), "--out", str(page))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert not page.exists()
+    return done.stderr
+
+
 def test_a_result_that_lacks_a_field_is_named(tmp_path: Path) -> None:
     results = every_result()
     del results["export"]["results"]["ranks"]["one"]
     for name, result in results.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
-    done = report("--render", "--results", str(tmp_path), "--out", str(tmp_path / "page.md"))
-    assert done.returncode == 1
-    assert "export: its result is of another form (KeyError('one'))" in done.stderr
-    assert "--only export --again" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "page.md").exists()
+    said = refused_rendering(tmp_path)
+    assert "export: its result is of another form (KeyError('one'))" in said
+    assert "--only export --again" in said
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text("{")
-    done = report("--render", "--results", str(tmp_path), "--out", str(tmp_path / "page.md"))
-    assert done.returncode == 1
-    assert "export.json: is no JSON" in done.stderr
-    assert "measure again" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "page.md").exists()
+    said = refused_rendering(tmp_path)
+    assert "export.json: is no JSON" in said
+    assert "measure again" in said

@@ -196,3 +196,24 @@ def test_a_given_tokenizer_is_used_and_goes_along(
     monkeypatch.setattr("molkv_model.training.train_tokenizer", None)
     train(settings(text, tmp_path / "out", tokenizer=given))
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == given.read_bytes()
+
+
+def test_a_run_that_ends_as_its_last_state_is_saved_has_every_line(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(text, tmp_path)
+    genuine = training.save_state
+
+    def interrupted(*arguments: Any, step: int, **others: Any) -> None:
+        genuine(*arguments, step=step, **others)
+        if step == config.steps:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.setattr(training, "save_state", genuine)
+    train(dataclasses.replace(config, resume=True))
+    steps = [line["step"] for line in metrics(tmp_path)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == config.steps

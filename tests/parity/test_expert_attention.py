@@ -257,6 +257,9 @@ def test_the_wrong_formula_is_told_apart_at_every_size(
     }
     assert results["a wrong formula differs"].difference >= WRONG_FORMULA_DIFFERENCE
     assert results["torch = NumPy"].difference <= OP_TOLERANCE
+    around = "with norm and sum" if heads else "with sum"
+    for engine in ("operator in ONNX Runtime", "stock ONNX Runtime"):
+        assert results[f"{engine}, {around} = NumPy"].difference <= OP_TOLERANCE
 
 
 @pytest.mark.parametrize("dtype", [DataType.INT8, DataType.INT4, DataType.FLOAT16])

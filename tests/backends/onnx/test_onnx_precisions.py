@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from molkv_export import export, rounded_ladder
 from molkv_export.backends.catalogue import choose_caches
@@ -70,6 +71,7 @@ def test_quantized_graphs_climb_the_ladder_and_say_what_they_are(
     assert parity.passed, [rung for rung in parity.rungs if not rung.passed]
     names = [rung.name for rung in parity.rungs]
     assert "5 logits: max-abs to torch on the stored weights" in names
+    assert "5 logits: KL divergence to torch on the stored weights" in names
     assert "6 greedy tokens: below the best logit" in names
 
 
@@ -174,6 +176,26 @@ def test_damaged_scales_of_the_cache_fail_the_ladder(
     monkeypatch.setattr(rounded_ladder, "cache_scales", fifth)
     failed = {rung.name for rung in verify(bundle, checkpoint=checkpoint).rungs if not rung.passed}
     assert "5 logits: max-abs to torch on the stored weights" in failed
+    assert "5 logits: KL divergence to torch on the stored weights" in failed
+
+
+@pytest.mark.parametrize("name", ["self_attn.o_proj", "mlp.down_proj"])
+def test_one_matrix_that_is_a_tenth_too_small_fails_the_ladder(
+    bundle_of: BundleOf, checkpoint_of: CheckpointOf, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The control: torch on weights that are not quite those of the graph."""
+
+    def smaller(*arguments: Any) -> dict[str, torch.Tensor]:
+        tensors = genuine(*arguments)
+        key = f"model.layers.0.{name}.weight"
+        return tensors | {key: 0.9 * tensors[key]}
+
+    genuine = rounded_ladder.stored_tensors
+    monkeypatch.setattr(rounded_ladder, "stored_tensors", smaller)
+    bundle = Bundle.open(bundle_of("molkv+tokenizer", dense="int4", cache="int8"))
+    checkpoint = Checkpoint(checkpoint_of("molkv+tokenizer"))
+    failed = {rung.name for rung in verify(bundle, checkpoint=checkpoint).rungs if not rung.passed}
+    assert "5 logits: KL divergence to torch on the stored weights" in failed
 
 
 def test_a_cache_precision_that_no_backend_has_is_refused() -> None:
