@@ -627,9 +627,11 @@ def test_ladder_of_quantized_graphs(tmp_path: Path) -> None:
         assert rung.at_least == (passes == "least")
         if limit == "by precision":
             assert rung.limit == by_precision[rung.name]
-        else:
-            factor = float(limit.split(" ")[0].replace(",", ""))
-            assert rung.limit in {factor * tolerance for tolerance in tolerances}
+            continue
+        figure, unit = limit.split(" ", 1)
+        number = float(figure.replace(",", ""))
+        limits = {number} if unit == "nats" else {number * tolerance for tolerance in tolerances}
+        assert rung.limit in limits
 
 
 def test_precision_tables_are_the_limits_and_the_blocks() -> None:
