@@ -4,16 +4,20 @@
 
 Random weights of one shape, with and without experts. The sessions of a precision live in one
 process and take turns of a few steps, so that all see the same machine; the order changes with each
-turn. A turn begins with a new sequence and its prefill, which are not measured. Warm: a turn
-repeats ids whose rows are in the page cache. Cold: the blob is dropped from the page cache before
-each turn's steps, and ids are new; because the warm session has the same file, its rows are read
-back behind it. Embedding: as warm, but the rows carry the input embedding, too, and the graph has
-no table of it. Figures are medians of all steps, ratios those of the medians to the backbone
-without experts.
+turn. Where a process finds its memory makes one session faster than another for as long as both
+live, so several processes measure, one after another. A turn begins with a new sequence and its
+prefill, which are not measured. Warm: a turn repeats ids whose rows are in the page cache. Cold:
+the blob is dropped from the page cache before each turn's steps, and ids are new; because the warm
+session has the same file, its rows are read back behind it. Embedding: as warm, but the rows carry
+the input embedding, too, and the graph has no table of it. Figures are medians over the processes
+of the median step; so are ratios, of the backbone's step without experts to that with them.
+
+The floor of a ratio is that of the bytes that a step has to read: no engine that is bound by memory
+comes above it, unless a cache keeps the window between two steps and lets go of the weights.
 
 "eager" is torch, with the whole table in memory and the op's definition, which it runs faster than
-the op. It takes as many turns of as many steps, in a process of its own: torch's threads go on
-spinning behind a step, beside whoever is next.
+the op. It takes as many turns of as many steps as a process of the others, in one of its own:
+torch's threads go on spinning behind a step, beside whoever is next.
 
 Memory is each session's own: the most that was resident in a process that runs nothing else. What
 embeddings in the rows save is told by what is resident at the end, because the peak is that of
@@ -29,7 +33,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +53,7 @@ from random_bundles import (
 )
 from rich.console import Console
 from rich.progress import Progress
+from step_bytes import step_bytes
 
 from molkv_runtime import Bundle, Session
 from molkv_runtime.blob import Blob
@@ -87,6 +92,7 @@ class Load:
     steps: int
     turns: int
     threads: int
+    processes: int
 
 
 def make_bundles(shape: str, root: Path, progress: Progress) -> None:
@@ -116,7 +122,9 @@ def contents(kind: str) -> Contents:
     return {"experts": kind != BASELINE, "embedding": "f16" if kind == EMBEDDED else None}
 
 
-def measure_steps(precision: Precision, root: Path, load: Load, context: int) -> dict[str, Any]:
+def measure_steps(
+    precision: Precision, root: Path, load: Load, context: int, process: int
+) -> dict[str, Any]:
     """In a child: medians of what every kind of session needs for a step, taking turns."""
     with ExitStack() as stack:
         sessions = {}
@@ -125,7 +133,8 @@ def measure_steps(precision: Precision, root: Path, load: Load, context: int) ->
             bundle = Bundle.open(folder, verify_checksums=False)
             sessions[kind] = stack.enter_context(Session(bundle, threads=load.threads))
         blob = stack.enter_context(Blob.open(sessions["cold"].bundle.expert_files))
-        seconds, lookups = take_turns(sessions, blob, load, context)
+        generator = np.random.default_rng([context, process])
+        seconds, lookups = take_turns(sessions, blob, load, context, generator)
     return {
         "step_s": {kind: statistics.median(found) for kind, found in seconds.items()},
         "lookup_s": {kind: statistics.median(lookups[kind]) for kind in STORED},
@@ -134,7 +143,11 @@ def measure_steps(precision: Precision, root: Path, load: Load, context: int) ->
 
 
 def take_turns(
-    sessions: Mapping[str, Session], blob: Blob, load: Load, context: int
+    sessions: Mapping[str, Session],
+    blob: Blob,
+    load: Load,
+    context: int,
+    generator: np.random.Generator,
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Seconds of every step, and of its lookup, of every kind of session.
 
@@ -143,8 +156,8 @@ def take_turns(
         blob: what the cold session and the warm one read.
         load: steps of a turn, and turns.
         context: tokens before the first step of a turn.
+        generator: of ids, and of the order in a turn.
     """
-    generator = np.random.default_rng(context)
     vocabulary = sessions[BASELINE].model.vocab_size
     prompt = generator.integers(0, vocabulary, context).tolist()
     known = generator.integers(0, vocabulary, load.steps).tolist()
@@ -255,7 +268,8 @@ def measure_memory(bundle_folder: Path, threads: int) -> dict[str, int]:
 def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dict[str, Any]]:
     """One record for each precision and context."""
     results = []
-    task = progress.add_task("measure", total=len(PRECISIONS) * (len(load.contexts) + 1))
+    of_precision = len(load.contexts) * load.processes + 1
+    task = progress.add_task("measure", total=len(PRECISIONS) * of_precision)
     eager_seconds = {
         context: in_child(measure_eager, root, load, context) if eager else None
         for context in load.contexts
@@ -268,16 +282,18 @@ def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dic
         progress.advance(task)
         for context in load.contexts:
             progress.update(task, description=f"{precision}, context {context}")
-            found = in_child(measure_steps, precision, root, load, context)
-            progress.advance(task)
-            step = found["step_s"]
+            found = []
+            for process in range(load.processes):
+                found.append(in_child(measure_steps, precision, root, load, context, process))
+                progress.advance(task)
             results.append(
                 {
                     "dense": precision.dense,
                     "cache": precision.cache,
                     "context": context,
-                    **found,
-                    "ratio": {kind: step[BASELINE] / step[kind] for kind in STORED},
+                    **summary(found),
+                    "floor": floor(precision, root, context),
+                    "processes": found,
                     "eager_s": eager_seconds[context],
                     "memory": memory,
                 }
@@ -285,14 +301,41 @@ def measure(root: Path, load: Load, eager: bool, progress: Progress) -> list[dic
     return results
 
 
+def summary(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Medians over the processes: of steps, of lookups, and of ratios, whose range is kept."""
+    steps = [found["step_s"] for found in processes]
+    ratios = {kind: [step[BASELINE] / step[kind] for step in steps] for kind in STORED}
+    return {
+        "step_s": {kind: statistics.median(step[kind] for step in steps) for kind in KINDS},
+        "lookup_s": {
+            kind: statistics.median(found["lookup_s"][kind] for found in processes)
+            for kind in STORED
+        },
+        "ratio": {kind: statistics.median(found) for kind, found in ratios.items()},
+        "ratio_range": {kind: [min(found), max(found)] for kind, found in ratios.items()},
+    }
+
+
+def floor(precision: Precision, root: Path, context: int) -> float:
+    """Bytes that a step without experts reads, over those of one with them."""
+    without, with_experts = (
+        step_bytes(precision.bundle(root, experts=experts), context) for experts in (False, True)
+    )
+    return without / with_experts
+
+
 def print_tables(results: list[dict[str, Any]]) -> None:
     """Speed by precision and context, then memory by precision."""
-    print(f"{'dense':6}{'cache':6}{'context':>8}{'none':>10}{'warm':>10}{'ratio':>7}", end="")
+    print(
+        f"{'dense':6}{'cache':6}{'context':>8}{'floor':>7}{'none':>10}{'warm':>10}{'ratio':>7}",
+        end="",
+    )
     print(f"{'cold':>10}{'ratio':>7}{'embed':>10}{'ratio':>7}", end="")
     print(f"{'lookup µs':>11}{'of step':>9}{'embed µs':>10}{'eager':>8}{'x':>6}")
     for found in results:
         step, ratio = found["step_s"], found["ratio"]
         print(f"{found['dense']:6}{found['cache']:6}{found['context']:8}", end="")
+        print(f"{found['floor']:7.3f}", end="")
         print(f"{1 / step[BASELINE]:10.1f}{1 / step['warm']:10.1f}{ratio['warm']:7.3f}", end="")
         for kind in ("cold", EMBEDDED):
             print(f"{1 / step[kind]:10.1f}{ratio[kind]:7.3f}", end="")
@@ -324,7 +367,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--contexts", type=int, nargs="+", default=[64, 1024])
     parser.add_argument("--steps", type=int, default=16, help="of a turn")
-    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--turns", type=int, default=2, help="of a process")
+    parser.add_argument("--processes", type=int, default=5, help="that measure one after another")
     parser.add_argument("--threads", type=int, default=available_cores(), help="by default all")
     parser.add_argument("--no-eager", action="store_true", help="leave torch out")
     arguments = parser.parse_args()
@@ -336,7 +380,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the benchmark."""
     arguments = parse_arguments()
-    load = Load(tuple(arguments.contexts), arguments.steps, arguments.turns, arguments.threads)
+    load = Load(
+        tuple(arguments.contexts),
+        *(getattr(arguments, name) for name in ("steps", "turns", "threads", "processes")),
+    )
     require_room(arguments.shape, load)
     with (
         nullcontext(arguments.folder)
@@ -361,6 +408,7 @@ def main() -> None:
             "blob_bytes": blob_bytes,
             "on": on,
             "threads": load.threads,
+            "processes": load.processes,
             "results": results,
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

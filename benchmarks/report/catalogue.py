@@ -112,7 +112,7 @@ CATALOGUE = (
         ("--shape", "160m", "--folder", _MODELS, "--keep", "--json", _RESULT),
         (
             *("--shape", "small", "--folder", _MODELS, "--keep", "--json", _RESULT),
-            *("--contexts", "64", "512", "--turns", "2"),
+            *("--contexts", "64", "512", "--turns", "1", "--processes", "2"),
         ),
         prepares=True,
     ),

@@ -107,8 +107,15 @@ def _experts_cost(document: Record | None) -> list[Goal]:
         for record in records:
             value = of(record)
             if value is not None:
-                where = f"{record['dense']}, cache {record['cache']}, context {record['context']}"
-                yield _Figure(value, where)
+                yield _Figure(value, where(record))
+
+    def where(record: Record) -> str:
+        return f"{record['dense']}, cache {record['cache']}, context {record['context']}"
+
+    def ratios(kind: str) -> Iterator[_Figure]:
+        for record in records:
+            floor = f"by the bytes of a step at most {record['floor']:.3f}"
+            yield _Figure(record["ratio"][kind], f"{where(record)}; {floor}")
 
     def eager_ratio(record: Record) -> float | None:
         if record["dense"] != "int4" or record["eager_s"] is None:
@@ -126,7 +133,7 @@ def _experts_cost(document: Record | None) -> list[Goal]:
                 "without experts",
                 source,
                 bound,
-                each(lambda record: record["ratio"][kind]),  # noqa: B023
+                ratios(kind),
                 at_least=True,
                 form="{:.3f}",
             )

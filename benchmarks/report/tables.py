@@ -37,11 +37,15 @@ def experts_cost(document: Record) -> str:
         speeds.append(
             [
                 *(found["dense"], found["cache"], f"{found['context']:,}"),
-                f"{1 / step['no experts']:.1f}",
+                *(f"{1 / step['no experts']:.1f}", f"{found['floor']:.3f}"),
                 *(
                     cell
                     for kind in ("warm", "cold")
-                    for cell in (f"{1 / step[kind]:.1f}", f"{ratio[kind]:.3f}")
+                    for cell in (
+                        f"{1 / step[kind]:.1f}",
+                        f"{ratio[kind]:.3f}",
+                        "{:.3f} to {:.3f}".format(*found["ratio_range"][kind]),
+                    )
                 ),
                 f"{1e6 * found['lookup_s']['warm']:.0f}",
                 f"{found['lookup_s']['warm'] / step['warm']:.1%}",
@@ -60,11 +64,14 @@ def experts_cost(document: Record) -> str:
     blob = document["blob_bytes"] / 1e9
     return (
         f"Shape `{document['shape']}`, blob of {blob:.2f} GB, {document['threads']} threads. "
-        "Decode in tokens/s; ratios are to the same backbone without experts.\n\n"
+        "Decode in tokens/s; ratios are to the same backbone without experts, medians of "
+        f"{document['processes']} processes and their range. The floor is the ratio of the bytes "
+        "that a step has to read.\n\n"
         + markdown_table(
             ("dense", "cache"),
             (
-                *("context", "no experts", "warm", "ratio", "cold", "ratio"),
+                *("context", "no experts", "floor"),
+                *("warm", "ratio", "range", "cold", "ratio", "range"),
                 *("lookup µs", "of a step", "torch eager", "warm / eager"),
             ),
             speeds,

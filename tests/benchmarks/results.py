@@ -35,6 +35,7 @@ def experts_cost() -> dict[str, Any]:
         "shape": "160m",
         "blob_bytes": 2_000_000_000,
         "threads": 2,
+        "processes": 5,
         "results": [
             {
                 "dense": "int4",
@@ -43,6 +44,8 @@ def experts_cost() -> dict[str, Any]:
                 "step_s": step,
                 "lookup_s": {"warm": 0.00005, "cold": 0.0002},
                 "ratio": {kind: step["no experts"] / step[kind] for kind in ("warm", "cold")},
+                "ratio_range": {kind: [0.9, 1.1] for kind in ("warm", "cold")},
+                "floor": 0.99,
                 "eager_s": 0.04,
                 "memory": memory,
             }

@@ -23,7 +23,7 @@ from benchmarks import export
 from molkv_model.config import preset
 from tests.benchmarks import results
 
-LOAD = experts_cost.Load(contexts=(5,), steps=3, turns=4, threads=1)
+LOAD = experts_cost.Load(contexts=(5,), steps=3, turns=4, threads=1, processes=3)
 
 
 @dataclass
@@ -80,7 +80,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
 def take_turns(events: Events) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     sessions: Any = {kind: FakeSession(kind, events) for kind in experts_cost.KINDS}
     blob: Any = SimpleNamespace(read=lambda ids: events.told.append(("blob", "read", tuple(ids))))
-    return experts_cost.take_turns(sessions, blob, LOAD, 5)
+    generator = np.random.default_rng(5)
+    return experts_cost.take_turns(sessions, blob, LOAD, 5, generator)
 
 
 def test_a_cold_turn_leaves_the_rows_of_warm_ones_in_the_page_cache(events: Events) -> None:
@@ -110,11 +111,26 @@ def test_every_turn_is_at_the_context_that_is_named_and_has_its_own_lookups(
         assert lookups[kind] == [6.0, 7.0, 8.0] * LOAD.turns  # of no prefill
 
 
+def test_figures_are_medians_over_processes_and_the_range_of_ratios_is_kept() -> None:
+    processes = [
+        {
+            "step_s": {**dict.fromkeys(experts_cost.KINDS, 1.0), "warm": warm},
+            "lookup_s": dict.fromkeys(experts_cost.STORED, lookup),
+        }
+        for warm, lookup in ((2.0, 0.3), (1.0, 0.1), (4.0, 0.2))
+    ]
+    found = experts_cost.summary(processes)
+    assert found["step_s"]["warm"] == 2.0
+    assert found["lookup_s"]["cold"] == 0.2
+    assert found["ratio"] == {"warm": 0.5, "cold": 1.0, "embedding": 1.0}
+    assert found["ratio_range"]["warm"] == [0.25, 1.0]
+
+
 def test_a_context_without_room_for_its_steps_is_refused() -> None:
     room = preset("tiny").max_position_embeddings
-    experts_cost.require_room("tiny", experts_cost.Load((room - 3,), 3, 1, 1))
+    experts_cost.require_room("tiny", experts_cost.Load((room - 3,), 3, 1, 1, 1))
     with pytest.raises(SystemExit, match=f"tiny has a context of {room} tokens: shorten"):
-        experts_cost.require_room("tiny", experts_cost.Load((8, room - 2), 3, 1, 1))
+        experts_cost.require_room("tiny", experts_cost.Load((8, room - 2), 3, 1, 1, 1))
 
 
 def test_a_file_that_stays_in_the_page_cache_ends_the_benchmark(
@@ -280,6 +296,7 @@ def test_the_fixture_of_experts_cost_has_what_it_writes(
         experts_cost.measure_steps: steps,
     }
     monkeypatch.setattr(experts_cost, "in_child", lambda function, *_: answers[function])
+    monkeypatch.setattr(experts_cost, "floor", lambda *_: 0.9)
     with Progress(disable=True) as progress:
         written = experts_cost.measure(tmp_path, LOAD, True, progress)
     assert_written(fields(results.experts_cost()["results"]), fields(written))
