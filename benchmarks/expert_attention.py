@@ -30,7 +30,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from molkv_export.backends.onnx.op_model import op_model
+from molkv_export.backends.onnx.op_model import op_feeds, op_model
 from molkv_export.expert_attention import reference_expert_attention
 from molkv_export.op_parity import OpCase, make_case
 from molkv_runtime.expert_attention import expert_attention
@@ -156,11 +156,11 @@ def onnx_runtime(cases: list[OpCase], library: Path | None) -> Step:
     session = onnxruntime.InferenceSession(
         op_model(first).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    result = np.zeros((first.query.shape[0], first.value_size), np.float32)
+    result = np.zeros((1, first.query.shape[0], first.value_size), np.float32)
     bindings = []
     for case in cases:
         binding = session.io_binding()
-        for name, array in case.given.items():
+        for name, array in op_feeds(case).items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
         binding.bind_ortvalue_output("output", onnxruntime.OrtValue.ortvalue_from_numpy(result))
         bindings.append(binding)

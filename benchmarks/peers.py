@@ -26,6 +26,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -268,7 +269,7 @@ def compare_with_peers(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]
 
 def print_tables(document: dict[str, Any]) -> None:
     """What was measured, then the ratios."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     speeds = [name for name in document["results"][0] if name.endswith("_tokens_per_s")]
     title = f"{document['shape']}, {document['load']['threads']} threads, tokens/s"
     table = Table("bits", "engine", "cache", "block", title=title)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.paper.costs import activated_parameters, multiply_adds
+from benchmarks.paper.costs import activated_parameters, bytes_per_token, multiply_adds
 from molkv_model.config import ModelConfig, preset
 
 __all__ = ["MAIN", "ROWS", "SCALES", "TABLES", "Row", "Run", "Scale", "Table", "widened"]
@@ -68,6 +68,17 @@ class Scale:
         )
         mole = dataclasses.replace(molkv.as_mole(), num_experts=values // molkv.hidden_size)
         return widened(mole, activated_parameters(molkv), activated_parameters)
+
+    def molkv_of_moles_bytes(self) -> ModelConfig:
+        """MoLKV with the largest keys whose row has no more bytes than MoLE's.
+
+        Its shared network is wider by as much as the queries are narrower.
+        """
+        most, of_full_keys = bytes_per_token(self.mole()), self.molkv()
+        sizes = range(of_full_keys.expert_key_size, 0, -1)
+        found = (self.molkv(expert_key_size=size) for size in sizes)
+        molkv = next(config for config in found if bytes_per_token(config) <= most)
+        return widened(molkv, activated_parameters(of_full_keys), activated_parameters)
 
     def dense(self) -> ModelConfig:
         """No experts, and as many activated parameters as `molkv`."""
@@ -167,6 +178,7 @@ def _main(scale: Scale) -> Iterator[Row]:
         "dense": ("dense", scale.dense()),
         "mole": ("MoLE", scale.mole()),
         "molkv": ("MoLKV", scale.molkv()),
+        "molkv-bytes": ("MoLKV, no more bytes a token", scale.molkv_of_moles_bytes()),
         "shift2": (
             "MoLKV, shifted keys in half of the heads",
             scale.molkv(expert_shifted_heads=2),
@@ -232,7 +244,7 @@ def _tables(scale: Scale) -> Iterator[Table]:
     questions = {
         "main": (
             "MoLKV against MoLE and dense",
-            ("mole", "dense", "mole-compute", "molkv", "shift2"),
+            ("mole", "dense", "mole-compute", "molkv", "molkv-bytes", "shift2"),
         ),
         "scoring": (
             "How pairs are weighed",

@@ -112,3 +112,11 @@ def test_the_three_models_of_a_scale_cost_the_same(scale: Any) -> None:
         for field in dataclasses.fields(model):
             if field.name not in changed and "expert" not in field.name:
                 assert getattr(model, field.name) == getattr(molkv, field.name)
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_one_molkv_of_a_scale_reads_no_more_than_mole(scale: Any) -> None:
+    molkv, mole = scale.molkv_of_moles_bytes(), scale.mole()
+    assert 0.95 * bytes_per_token(mole) < bytes_per_token(molkv) <= bytes_per_token(mole)
+    assert stored_values(molkv) <= stored_values(mole)
+    assert activated_parameters(molkv) == pytest.approx(activated_parameters(mole), rel=0.002)

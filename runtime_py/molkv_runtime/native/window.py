@@ -14,7 +14,7 @@ from molkv_runtime.native.blob import RowPointers
 from molkv_runtime.native.library import Handle, NativeLibrary, load_library
 from molkv_runtime.native.structures import PlaneKind, Status
 from molkv_runtime.row_geometry import RowGeometry
-from molkv_runtime.row_layout import LayerRows, RowLayout
+from molkv_runtime.row_layout import LayerRows, RowLayout, Section
 
 __all__ = ["NativeWindow"]
 
@@ -48,6 +48,7 @@ class NativeWindow(Handle):
             ctypes.byref(self.pointer),
         )
         self._bounds = (ctypes.c_uint64(), ctypes.c_uint64())
+        self._memory = self._map_planes()
 
     @property
     def nbytes(self) -> int:
@@ -77,14 +78,15 @@ class NativeWindow(Handle):
 
         Valid until the next append, truncate, reset or close.
         """
+        current = slice(*self.bounds)
         return [
             LayerRows(
-                keys=self._plane(layer, PlaneKind.KEYS),
-                values=_there(self._plane(layer, PlaneKind.VALUES)),
-                key_scales=self._plane(layer, PlaneKind.KEY_SCALES),
-                value_scales=self._plane(layer, PlaneKind.VALUE_SCALES),
+                keys=_rows(memory.get("keys"), current),
+                values=memory["values"][current],
+                key_scales=_rows(memory.get("key_scales"), current),
+                value_scales=_rows(memory.get("value_scales"), current),
             )
-            for layer in range(self._layout.geometry.layers)
+            for memory in self._memory
         ]
 
     def reset(self) -> None:
@@ -110,27 +112,32 @@ class NativeWindow(Handle):
         Handle.__init__(copy, self.library, "window_free")
         copy._layout, copy._bounds = self._layout, (ctypes.c_uint64(), ctypes.c_uint64())
         self.library.call("window_fork", self.pointer, ctypes.byref(copy.pointer))
+        copy._memory = copy._map_planes()
         return copy
 
-    def _plane(self, layer: int, kind: PlaneKind) -> NDArray[Any] | None:
+    def _map_planes(self) -> list[dict[str, NDArray[Any]]]:
+        """Of every layer, whole planes by name; they stay where they are, so a view is a slice."""
+        sections, layers = self._layout.layer_sections, self._layout.geometry.layers
+        capacity = self.nbytes // (layers * sum(section.size for section in sections))
+        return [
+            {section.name: self._map_plane(layer, section, capacity) for section in sections}
+            for layer in range(layers)
+        ]
+
+    def _map_plane(self, layer: int, section: Section, capacity: int) -> NDArray[Any]:
         plane = structures.Plane()
         self.library.call(
             "window_plane",
             self.pointer,
             ctypes.c_uint32(layer),
-            ctypes.c_int(kind),
+            ctypes.c_int(PlaneKind[section.name.upper()]),
             ctypes.byref(plane),
         )
-        if plane.dtype == 0:
-            return None
-        section = next(s for s in self._layout.layer_sections if s.name == kind.name.lower())
-        shape = (plane.rows, *section.shape)
-        if plane.rows == 0:
-            return np.empty(shape, section.dtype)
-        content = (ctypes.c_uint8 * (plane.rows * plane.row_bytes)).from_address(plane.data)
-        return np.frombuffer(content, section.dtype).reshape(shape)
+        first, _ = self.bounds
+        start = plane.data - first * plane.row_bytes
+        content = (ctypes.c_uint8 * (capacity * plane.row_bytes)).from_address(start)
+        return np.frombuffer(content, section.dtype).reshape(capacity, *section.shape)
 
 
-def _there(values: NDArray[Any] | None) -> NDArray[Any]:
-    assert values is not None, "every geometry has values"  # noqa: S101
-    return values
+def _rows(plane: NDArray[Any] | None, rows: slice) -> NDArray[Any] | None:
+    return None if plane is None else plane[rows]

@@ -140,7 +140,7 @@ def run_function(case: OpCase, around: Surroundings | None = None) -> NDArray[np
     return run_op_model(case, around)
 
 
-def op_feeds(case: OpCase, around: Surroundings | None) -> dict[str, NDArray[Any]]:
+def op_feeds(case: OpCase, around: Surroundings | None = None) -> dict[str, NDArray[Any]]:
     """Inputs as the dense graph has them: a batch of one, a query's heads side by side."""
     tokens, heads, key_size = case.query.shape
     feeds = case.given | {"query": case.query.reshape(1, tokens, heads * key_size)}
