@@ -167,13 +167,17 @@ def render_verdict(molkv: Group, mole: Group) -> str:
         for group in (molkv, mole)
     ]
     count = len(mole.results)
+    lower = sum(result.validation_loss < mole.of_seed(result.seed) for result in molkv.results)
     if count == 1:
         conclusion = "one seed alone, so its spread is unknown and the lead is not proven"
     elif count < SEEDS_OF_A_PROOF:
         conclusion = f"over {count} seeds, too few for a spread, so the lead is not proven"
     else:
         compared = "more" if proven else "not more"
-        conclusion = f"{compared} than twice the spread over {count} seeds, {spread:.4f}"
+        conclusion = (
+            f"{compared} than twice the spread over {count} seeds, {spread:.4f}; "
+            f"lower with {lower} of {count}"
+        )
     return (
         f"{molkv.first.title} {sides[0]}, {mole.first.title} {sides[1]} nats a token: a lead of "
         f"{lead:.4f}, {conclusion}.\n"

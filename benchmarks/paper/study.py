@@ -153,7 +153,7 @@ _MINI = ModelConfig(
 SCALES: Mapping[str, Scale] = {
     scale.name: scale
     for scale in (
-        Scale("early", _MINI, 500_000, 1024, 256, 4e-3, 50, 5, 128),
+        Scale("early", _MINI, 500_000, 1024, 256, 4e-3, 50, 5, 128, seeds=(0, 1, 2, 3, 4)),
         Scale("mini", _MINI, 2_000_000, 1024, 256, 4e-3, 100, 8, 256),
         Scale("tiny", ModelConfig().without_experts(), 8_000_000, 2048, 256, 3e-3, 100, 16, 256),
         Scale(

@@ -83,6 +83,12 @@ def test_a_lead_counts_when_it_is_more_than_twice_the_larger_spread(
     assert ("not proven" in sentence) is (min(len(molkv), len(mole)) < 3)
 
 
+def test_a_verdict_tells_with_how_many_seeds_the_loss_is_lower(result: Result) -> None:
+    molkv = Group([of(result, "a", seed, loss) for seed, loss in enumerate((4.0, 4.1, 4.6))])
+    mole = Group([of(result, "b", seed, loss) for seed, loss in enumerate((4.2, 4.3, 4.5))])
+    assert render_verdict(molkv, mole).endswith("; lower with 2 of 3.\n")
+
+
 def test_only_seeds_that_both_have_are_compared(result: Result) -> None:
     molkv = Group([of(result, "a", seed, 4.0 + seed / 10) for seed in range(4)])
     mole = Group([of(result, "b", seed, 4.5 + seed / 10) for seed in range(2, 6)])
