@@ -172,6 +172,15 @@ def test_an_empty_sequence_is_no_part_of_prefill(monkeypatch: pytest.MonkeyPatch
     assert engine.clock == 3 * 100 + 3 + 2 * (2 + 2)
 
 
+def test_experts_on_stored_rows_are_exactly_torchs(tmp_path: Path) -> None:
+    candidate = peer_candidates.Candidate(peer_candidates.MOLKV, 32, "fp32", experts=True)
+    random_bundles.make_model(preset("tiny"), tmp_path)
+    candidate.make(tmp_path)
+    expected = peers.torch_logits(tmp_path, experts=True)
+    found = peers.engine_logits(candidate, tmp_path, 1, expected.shape[1])
+    assert peers.relative_error(found, expected) <= peers.LIMITS[32]
+
+
 def test_llama_has_every_cache_that_may_be_its_fastest() -> None:
     for bits in (4, 8):
         variants = peer_candidates.candidates_of(bits, 32)

@@ -249,7 +249,8 @@ def test_a_window_is_the_reference_window_through_slides_truncation_and_forks(
             prefetch.close()
             assert window.bounds == reference.bounds
             assert_same_planes(window.planes(), reference.planes())
-        copy = window.fork()
+            copy = window.fork()  # from every place that a window slides through
+            assert_same_planes(copy.planes(), reference.planes())
         window.truncate(2)
         assert window.bounds == (reference.bounds[0], reference.bounds[1] - 2)
         assert_same_planes(copy.planes(), reference.planes())
@@ -257,6 +258,9 @@ def test_a_window_is_the_reference_window_through_slides_truncation_and_forks(
             window.truncate(1000)
         window.reset()
         assert window.bounds == (0, 0)
+        window.close()
+        with pytest.raises(ValueError, match="the window is closed"):
+            window.planes()
 
 
 def assert_same_planes(found: list[LayerRows], expected: list[LayerRows]) -> None:

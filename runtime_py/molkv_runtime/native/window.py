@@ -77,7 +77,12 @@ class NativeWindow(Handle):
         """Views of the rows that the current step attends over, for every layer.
 
         Valid until the next append, truncate, reset or close.
+
+        Raises:
+            ValueError: the window is closed.
         """
+        if not self.pointer:
+            raise ValueError("the window is closed (make another)")
         current = slice(*self.bounds)
         return [
             LayerRows(
