@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from benchmarks.paper.corpus import CorpusFacts
@@ -64,6 +63,7 @@ def training_config(run: Run, corpus: Path, work: Path) -> TrainingConfig:
         learning_rate=scale.learning_rate,
         warmup_steps=scale.warmup_steps,
         seed=run.seed,
+        precision=scale.precision,
         batches="once" if scale.once else "random",
         save_dtype="float32",
         evaluate_every=-(-steps // scale.evaluations),
@@ -130,13 +130,6 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in DECISIVE}
 
 
-def _precision(config: TrainingConfig) -> str:
-    """What ``auto`` means on this machine."""
-    if config.precision != "auto":
-        return config.precision
-    return "bfloat16" if torch.cuda.is_available() else "float32"
-
-
 def _result(
     run: Run, config: TrainingConfig, facts: CorpusFacts, trained: TrainingResult
 ) -> Result:
@@ -166,7 +159,7 @@ def _result(
         model=model.to_json(),
         training=_settings(config),
         corpus=facts.digest,
-        precision=_precision(config),
+        precision=config.precision,
         tokens=trained.tokens,
         validation_loss=round(trained.validation_loss, 6),
         curve=[[tokens, round(loss, 6)] for tokens, loss in curve],

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.paper.errors import StudyError
 from benchmarks.paper.plots import Draw, age_bias_plot, save, tokens_plot, window_plot
 from benchmarks.paper.results import Result, read_results
-from benchmarks.paper.study import TABLES, Table
+from benchmarks.paper.study import SCALES, TABLES, Table
 from molkv_model.weight_files import write_whole
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Group",
     "grouped",
     "render_document",
+    "render_leads",
     "render_plots",
     "render_table",
     "render_verdict",
@@ -113,19 +114,29 @@ def render_table(table: Table, groups: Mapping[str, Group]) -> str:
     for name in known:
         group, base = groups[name], groups[known[0]]
         result = group.first
-        spread = "" if group.spread is None else f" ± {group.spread:.4f}"
         both = {r.seed for r in group.results} & {r.seed for r in base.results}
         difference = ""
         if group is not base and both:
             apart = [group.of_seed(seed) - base.of_seed(seed) for seed in sorted(both)]
             difference = f"{statistics.fmean(apart):+.4f}"
         lines.append(
-            f"| {result.title} | `{name}` | {len(group.results)} | {group.mean:.4f}{spread} | "
+            f"| {result.title} | `{name}` | {len(group.results)} | {_loss(group)} | "
             f"{difference} | {result.stored_values:,} | {result.bytes_per_token:,} | "
             f"{result.multiply_adds:,} | {result.activated_parameters:,} | "
             f"{result.trained_parameters:,} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _loss(group: Group) -> str:
+    """The mean and, over several seeds, the spread."""
+    spread = "" if group.spread is None else f" ± {group.spread:.4f}"
+    return f"{group.mean:.4f}{spread}"
+
+
+def _times_lower(molkv: Group, mole: Group) -> int:
+    """With how many seeds the first is below the second."""
+    return sum(result.validation_loss < mole.of_seed(result.seed) for result in molkv.results)
 
 
 def verdict(molkv: Group, mole: Group) -> tuple[float, float, bool]:
@@ -162,12 +173,11 @@ def render_verdict(molkv: Group, mole: Group) -> str:
     """A sentence that says whether the first leads the second."""
     molkv, mole = _of_common_seeds(molkv, mole)
     lead, spread, proven = verdict(molkv, mole)
-    sides = [
-        f"{group.mean:.4f}{'' if group.spread is None else f' ± {group.spread:.4f}'}"
-        for group in (molkv, mole)
-    ]
+    sides = [f"{group.first.title} {_loss(group)}" for group in (molkv, mole)]
+    models = f"{', '.join(sides)} nats a token"
+    if lead <= 0:
+        return f"{models}: no lead.\n"
     count = len(mole.results)
-    lower = sum(result.validation_loss < mole.of_seed(result.seed) for result in molkv.results)
     if count == 1:
         conclusion = "one seed alone, so its spread is unknown and the lead is not proven"
     elif count < SEEDS_OF_A_PROOF:
@@ -176,16 +186,33 @@ def render_verdict(molkv: Group, mole: Group) -> str:
         compared = "more" if proven else "not more"
         conclusion = (
             f"{compared} than twice the spread over {count} seeds, {spread:.4f}; "
-            f"lower with {lower} of {count}"
+            f"lower with {_times_lower(molkv, mole)} of {count}"
         )
-    return (
-        f"{molkv.first.title} {sides[0]}, {mole.first.title} {sides[1]} nats a token: a lead of "
-        f"{lead:.4f}, {conclusion}.\n"
-    )
+    return f"{models}: a lead of {lead:.4f}, {conclusion}.\n"
+
+
+def render_leads(pairs: Sequence[tuple[Group, Group]]) -> str:
+    """A table in Markdown: how far the first of each pair is below the second."""
+    lines = [
+        "| scale | activated parameters | training tokens | bytes a token | MoLKV | MoLE | lead | "
+        "lower | more than twice the spread |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for pair in pairs:
+        molkv, mole = _of_common_seeds(*pair)
+        lead, _, proven = verdict(molkv, mole)
+        losses = " | ".join(_loss(group) for group in (molkv, mole))
+        result = molkv.first
+        lines.append(
+            f"| `{result.scale}` | {result.activated_parameters / 1e6:.2f} M | "
+            f"{result.tokens / 1e6:.1f} M | {result.bytes_per_token:,} | {losses} | {lead:.4f} | "
+            f"{_times_lower(molkv, mole)} of {len(mole.results)} | {'yes' if proven else 'no'} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def render_document(text: str, results: Sequence[Result]) -> str:
-    """The document with every marked table and verdict rendered anew.
+    """The document with every marked table, verdict and table of leads rendered anew.
 
     Raises:
         KeyError: a mark names no table.
@@ -199,7 +226,13 @@ def render_document(text: str, results: Sequence[Result]) -> str:
         names = match[2].split()
         return f"{match[1]}{render_verdict(*(groups[name] for name in names))}{match[3]}"
 
+    def leads(match: re.Match[str]) -> str:
+        found = [groups[name] for name in match[2].split()]
+        pairs = list(zip(found[::2], found[1::2], strict=True))
+        return f"{match[1]}{render_leads(pairs)}{match[3]}"
+
     text = re.sub(_MARK.format("table"), table, text, flags=re.DOTALL)
+    text = re.sub(_MARK.format("leads"), leads, text, flags=re.DOTALL)
     return re.sub(_MARK.format("verdict"), sentence, text, flags=re.DOTALL)
 
 
@@ -238,14 +271,18 @@ class Plot:
 
 
 PLOTS: Mapping[str, Plot] = {
-    "paper-tokens.svg": Plot(
-        ("early-mole", "early-molkv"), partial(tokens_plot, TABLES["early-main"])
-    ),
-    "paper-window.svg": Plot(
-        ("early-window1", "early-molkv", "early-window64"),
-        partial(window_plot, TABLES["early-window"]),
-    ),
-    "paper-age-bias.svg": Plot(
-        ("early-molkv",), lambda groups: age_bias_plot(groups["early-molkv"])
-    ),
+    **{
+        f"paper-tokens-{scale}.svg": Plot(
+            (f"{scale}-mole", f"{scale}-molkv"), partial(tokens_plot, TABLES[f"{scale}-main"])
+        )
+        for scale in SCALES
+    },
+    **{
+        f"paper-window-{scale}.svg": Plot(
+            (f"{scale}-window1", f"{scale}-molkv", f"{scale}-window64"),
+            partial(window_plot, TABLES[f"{scale}-window"]),
+        )
+        for scale in SCALES
+    },
+    "paper-age-bias.svg": Plot(("tiny-molkv",), lambda groups: age_bias_plot(groups["tiny-molkv"])),
 }

@@ -64,8 +64,8 @@ class ModelConfig:
             ``key`` scores with query and key alone. The study's others: ``sigmoid`` and ``silu``
             gate each pair alone instead of the softmax, ``router_and_past`` mixes the current
             token's experts by a router and adds a gated softmax over the past ones.
-        expert_age_start: the age bias before training: ``current`` favours age 0 by ln 4W,
-            ``level`` none, ``fading`` the recent ages.
+        expert_age_start: the age bias before training: ``fading`` favours the recent ages,
+            ``current`` age 0 by ln 4W, ``level`` none.
         expert_key_norm: whether keys and queries are normalised.
         expert_key_source: what keys are projected from: the expert's ``hidden`` units or the
             normalised ``embedding``.
@@ -95,7 +95,7 @@ class ModelConfig:
     expert_query_heads: int = 4
     expert_window: int = 64
     expert_scoring: Scoring = "key_age"
-    expert_age_start: AgeStart = "current"
+    expert_age_start: AgeStart = "fading"
     expert_key_norm: bool = True
     expert_key_source: KeySource = "hidden"
     expert_null: bool = False
@@ -125,10 +125,11 @@ class ModelConfig:
     def studied(self) -> dict[str, Any]:
         """What makes this a variant of the study (docs/paper.md), which no export knows; by name.
 
-        Empty for the model proper.
+        Empty for the model proper, wherever its age bias started: that is a matter of training
+        alone.
         """
-        fields = {name: getattr(self, name) for name in STUDIED}
-        changed = {name: value for name, value in fields.items() if value != STUDIED[name]}
+        changed = self._unlike_proper()
+        changed.pop("expert_age_start", None)
         if self.expert_scoring not in ("key_age", "key"):
             changed["expert_scoring"] = self.expert_scoring
         return changed
@@ -154,7 +155,7 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """The content of ``config.json``; the study's fields only where they differ."""
         fields = dataclasses.asdict(self)
-        plain = [name for name in STUDIED if name not in self.studied]
+        plain = STUDIED.keys() - self._unlike_proper()
         return {"model_type": MODEL_TYPE, **{n: v for n, v in fields.items() if n not in plain}}
 
     @classmethod
@@ -183,6 +184,10 @@ class ModelConfig:
             return cls(**given)
         except ConfigError as error:
             raise ConfigError(f"{source}: {error.problem}", fix=error.fix) from None
+
+    def _unlike_proper(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in STUDIED}
+        return {name: value for name, value in fields.items() if value != STUDIED[name]}
 
     def _check_backbone(self) -> None:
         for name in _POSITIVE:
@@ -234,18 +239,19 @@ class ModelConfig:
                 fix=f"0 to expert_query_heads {self.expert_query_heads}",
             )
         has_softmax = self.expert_scoring in ("key_age", "key")
-        for name, default in STUDIED.items():
-            if getattr(self, name) != default and not self.has_keys:
+        for name, proper in STUDIED.items():
+            if getattr(self, name) != proper and not self.has_keys:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}, but architecture is {self.architecture}",
                     fix="only molkv has keys",
                 )
         scores_alone = ("key",) if self.expert_age_start == "level" else ("key", "sigmoid", "silu")
-        if self.expert_age_start != "current" and self.expert_scoring in scores_alone:
+        default = STUDIED["expert_age_start"]
+        if self.expert_age_start != default and self.expert_scoring in scores_alone:
             raise ConfigError(
                 f"expert_age_start is {self.expert_age_start!r}, but expert_scoring is "
                 f"{self.expert_scoring}, which has no such start",
-                fix="leave expert_age_start at 'current'",
+                fix=f"leave expert_age_start at {default!r}",
             )
         if self.expert_null and not has_softmax:
             raise ConfigError(
@@ -265,7 +271,7 @@ class ModelConfig:
 
 
 STUDIED: Mapping[str, Any] = {
-    "expert_age_start": "current",
+    "expert_age_start": "fading",
     "expert_key_norm": True,
     "expert_key_source": "hidden",
     "expert_null": False,

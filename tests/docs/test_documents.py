@@ -271,11 +271,13 @@ def test_age_bias_starts_where_the_document_says() -> None:
     model = LanguageModel(PRESETS["tiny"])
     model.reset_parameters(seed=0)
     bias = model.state_dict()["model.layers.0.experts.age_bias"]
-    window = bias.shape[2]
-    assert torch.all(bias[:, :, 0] == torch.tensor(math.log(4 * window)))
-    assert torch.all(bias[:, :, 1:] == 0)
-    share = 4 * window / (4 * window + window - 1)
-    assert f"{100 * share:.0f} % for W = {window}" in MODEL
+    for head, of_experts in enumerate(bias, start=1):
+        for ages in of_experts:
+            falling = -torch.arange(1, len(ages)) / 2.0 ** (head + 1)
+            torch.testing.assert_close(ages[1:], falling)
+            torch.testing.assert_close(ages.softmax(0)[0], torch.tensor(0.8))
+    assert "starts\nwith -age / 2^(g+1) for the past" in MODEL
+    assert "four times\nthe past's weight: 80 %." in MODEL
 
 
 @pytest.mark.parametrize("length", [1, 5, 6, 17])

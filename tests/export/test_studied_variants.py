@@ -38,3 +38,9 @@ def test_a_studied_variant_is_saved_and_loaded_but_not_exported(
         make_plan(Checkpoint(checkpoint), "int8")
     with pytest.raises(ExportError, match=named):
         choose_experts(checkpoint, "some text", max_kl=0.1)
+
+
+@pytest.mark.parametrize("start", ["current", "level"])
+def test_a_model_is_exported_wherever_its_age_bias_started(start: str, tmp_path: Path) -> None:
+    save(random_model(small(expert_age_start=start)), tmp_path)
+    make_plan(Checkpoint(tmp_path), "int8")

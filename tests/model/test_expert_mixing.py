@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "plain keys": {"expert_key_norm": False},
     "embedding keys": {"expert_key_source": "embedding"},
     "shifted": {"expert_shifted_heads": 2},
-    "fading": {"expert_age_start": "fading"},
+    "current": {"expert_age_start": "current"},
     "level": {"expert_age_start": "level"},
 }
 

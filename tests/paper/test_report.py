@@ -17,6 +17,7 @@ from benchmarks.paper.report import (
     Group,
     grouped,
     render_document,
+    render_leads,
     render_plots,
     render_table,
     render_verdict,
@@ -81,12 +82,23 @@ def test_a_lead_counts_when_it_is_more_than_twice_the_larger_spread(
     sentence = render_verdict(*groups)
     assert (", more than twice" in sentence) is proven
     assert ("not proven" in sentence) is (min(len(molkv), len(mole)) < 3)
+    row = render_leads([(groups[0], groups[1])]).splitlines()[2]
+    assert row.endswith("| yes |" if proven else "| no |")
 
 
 def test_a_verdict_tells_with_how_many_seeds_the_loss_is_lower(result: Result) -> None:
     molkv = Group([of(result, "a", seed, loss) for seed, loss in enumerate((4.0, 4.1, 4.6))])
     mole = Group([of(result, "b", seed, loss) for seed, loss in enumerate((4.2, 4.3, 4.5))])
     assert render_verdict(molkv, mole).endswith("; lower with 2 of 3.\n")
+
+
+def test_where_the_loss_is_higher_a_verdict_tells_of_no_lead(result: Result) -> None:
+    molkv = Group([of(result, "a", seed, 4.2 + seed / 10) for seed in range(3)])
+    mole = Group([of(result, "b", seed, 4.1 + seed / 10) for seed in range(4)])
+    expected = "A 4.3000 ± 0.1000, B 4.2000 ± 0.1000 nats a token: no lead.\n"
+    assert render_verdict(molkv, mole) == expected
+    cells = "4.3000 ± 0.1000 | 4.2000 ± 0.1000 | -0.1000 | 0 of 3 | no |"
+    assert render_leads([(molkv, mole)]).splitlines()[2].endswith(cells)
 
 
 def test_only_seeds_that_both_have_are_compared(result: Result) -> None:
