@@ -37,13 +37,16 @@ def save(draw: Draw, file: Path) -> None:
 
 
 def tokens_plot(table: Table, groups: Mapping[str, Group]) -> Draw:
-    """Validation loss over tokens: how far each row is below the table's first, seeds' mean."""
+    """How far each row is below the table's first, over tokens: means over common seeds."""
 
     def draw(axes: Any) -> None:
         known = [groups[name] for name in table.rows if name in groups]
-        base = _curve(known[0])
         for group in known:
-            curve = {tokens: base[tokens] - loss for tokens, loss in _curve(group).items()}
+            seeds = group.seeds & known[0].seeds
+            if not seeds:
+                continue
+            base = _curve(known[0], seeds)
+            curve = {tokens: base[tokens] - loss for tokens, loss in _curve(group, seeds).items()}
             millions = [tokens / 1e6 for tokens in curve]
             axes.plot(millions, list(curve.values()), marker="o", label=group.first.title)
         axes.set_xlabel("million training tokens")
@@ -87,7 +90,8 @@ def age_bias_plot(group: Group) -> Draw:
     return draw
 
 
-def _curve(group: Group) -> dict[int, float]:
+def _curve(group: Group, seeds: set[int]) -> dict[int, float]:
     """Mean validation loss by tokens."""
-    curves = [{int(tokens): loss for tokens, loss in r.curve} for r in group.results]
+    results = [result for result in group.results if result.seed in seeds]
+    curves = [{int(tokens): loss for tokens, loss in result.curve} for result in results]
     return {tokens: statistics.fmean(curve[tokens] for curve in curves) for tokens in curves[0]}

@@ -54,6 +54,11 @@ class Group:
         """Of the validation losses."""
         return statistics.fmean(result.validation_loss for result in self.results)
 
+    @property
+    def seeds(self) -> set[int]:
+        """Of the results."""
+        return {result.seed for result in self.results}
+
     def of_seed(self, seed: int) -> float:
         """The validation loss of one seed.
 
@@ -114,7 +119,7 @@ def render_table(table: Table, groups: Mapping[str, Group]) -> str:
     for name in known:
         group, base = groups[name], groups[known[0]]
         result = group.first
-        both = {r.seed for r in group.results} & {r.seed for r in base.results}
+        both = group.seeds & base.seeds
         difference = ""
         if group is not base and both:
             apart = [group.of_seed(seed) - base.of_seed(seed) for seed in sorted(both)]
@@ -156,7 +161,7 @@ def verdict(molkv: Group, mole: Group) -> tuple[float, float, bool]:
 
 def _of_common_seeds(one: Group, other: Group) -> tuple[Group, Group]:
     """Both, with the results of the seeds that both have."""
-    seeds = {result.seed for result in one.results} & {result.seed for result in other.results}
+    seeds = one.seeds & other.seeds
     if not seeds:
         raise StudyError(
             f"{one.first.row} and {other.first.row}: no seed in common, so nothing to compare",
@@ -185,7 +190,7 @@ def render_verdict(molkv: Group, mole: Group) -> str:
     else:
         compared = "more" if proven else "not more"
         conclusion = (
-            f"{compared} than twice the spread over {count} seeds, {spread:.4f}; "
+            f"{compared} than twice the spread of {spread:.4f} over {count} seeds; "
             f"lower with {_times_lower(molkv, mole)} of {count}"
         )
     return f"{models}: a lead of {lead:.4f}, {conclusion}.\n"
@@ -195,7 +200,7 @@ def render_leads(pairs: Sequence[tuple[Group, Group]]) -> str:
     """A table in Markdown: how far the first of each pair is below the second."""
     lines = [
         "| scale | activated parameters | training tokens | bytes a token | MoLKV | MoLE | lead | "
-        "lower | more than twice the spread |",
+        "seeds with lower loss | more than twice the spread |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for pair in pairs:

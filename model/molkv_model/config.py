@@ -65,7 +65,8 @@ class ModelConfig:
             gate each pair alone instead of the softmax, ``router_and_past`` mixes the current
             token's experts by a router and adds a gated softmax over the past ones.
         expert_age_start: the age bias before training: ``fading`` favours the recent ages,
-            ``current`` age 0 by ln 4W, ``level`` none.
+            ``current`` age 0 by ln 4W, ``level`` none. The scorings ``sigmoid`` and ``silu`` start
+            with all past ages alike.
         expert_key_norm: whether keys and queries are normalised.
         expert_key_source: what keys are projected from: the expert's ``hidden`` units or the
             normalised ``embedding``.
