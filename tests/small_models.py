@@ -39,6 +39,7 @@ def small_config(kind: str, **changes: Any) -> ModelConfig:
         expert_key_size=8,
         expert_query_heads=2,
         expert_window=8,
+        expert_age_start="current",
     )
     if kind == "molkv-key-gelu-untied":
         config = dataclasses.replace(
@@ -47,6 +48,7 @@ def small_config(kind: str, **changes: Any) -> ModelConfig:
             tie_word_embeddings=False,
             feed_forward="gelu",
             expert_scoring="key",
+            expert_age_start="fading",
         )
     elif kind == "mole":
         config = config.as_mole()

@@ -323,7 +323,7 @@ class _Export:
             schema_version=SCHEMA_VERSION,
             producer={name: version(name) for name in ("molkv", "torch", *self._packages())},
             identity=identity.hex(),
-            model=msgspec.convert(config.to_json(), ModelEntry),
+            model=msgspec.convert(config.to_bundle(), ModelEntry),
             quantization=QuantizationEntry(
                 experts=self.config.experts if config.has_experts else None,
                 embedding=self.embedding,

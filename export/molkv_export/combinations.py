@@ -261,7 +261,7 @@ class _TemporaryBundle:
             schema_version=SCHEMA_VERSION,
             producer={},
             identity=self.identity.hex(),
-            model=msgspec.convert(self.checkpoint.config.to_json(), ModelEntry),
+            model=msgspec.convert(self.checkpoint.config.to_bundle(), ModelEntry),
             quantization=QuantizationEntry(experts=combination.experts),
             experts=[file.name for file in self._blob_files()],
             backends={BACKEND: entry},

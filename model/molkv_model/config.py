@@ -159,6 +159,12 @@ class ModelConfig:
         plain = STUDIED.keys() - self._unlike_proper()
         return {"model_type": MODEL_TYPE, **{n: v for n, v in fields.items() if n not in plain}}
 
+    def to_bundle(self) -> dict[str, Any]:
+        """What a bundle says of the model: `to_json` without what training alone knows."""
+        fields = self.to_json()
+        fields.pop("expert_age_start", None)
+        return fields
+
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], *, source: str = "config.json") -> ModelConfig:
         """Read the content of ``config.json``, strictly.

@@ -13,6 +13,7 @@ from molkv_export.errors import ExportError
 from molkv_export.plan import make_plan
 from molkv_model.checkpoint import Checkpoint, load, save
 from tests.model.small_models import random_model, small
+from tests.small_models import write_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -42,5 +43,9 @@ def test_a_studied_variant_is_saved_and_loaded_but_not_exported(
 
 @pytest.mark.parametrize("start", ["current", "level"])
 def test_a_model_is_exported_wherever_its_age_bias_started(start: str, tmp_path: Path) -> None:
-    save(random_model(small(expert_age_start=start)), tmp_path)
-    make_plan(Checkpoint(tmp_path), "int8")
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", expert_age_start=start)
+    assert Checkpoint(checkpoint).config.expert_age_start == start
+    exported = export(checkpoint, tmp_path / "bundle")
+    assert exported.manifest.parity is not None
+    assert exported.manifest.parity.passed
+    assert "age_start" not in (exported.path / "manifest.json").read_text(encoding="utf-8")

@@ -60,7 +60,7 @@ def graph_properties(
         "molkv.experts": experts if config.has_experts else "none",
         "molkv.dense": dense,
         "molkv.cache": cache,
-        "molkv.config": json.dumps(config.to_json()),
+        "molkv.config": json.dumps(config.to_bundle()),
     }
     if embedding is not None:
         properties["molkv.embedding"] = "storage"

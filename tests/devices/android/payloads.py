@@ -31,8 +31,9 @@ _PROMPTS: Final = (
     "Call me 🐋🚢. 日本語と中文 — naïve",
     "🇳🇴 👩‍👩‍👧 \u0301combining",
 )
-# At this temperature the trained model, too, breaks characters into pieces.
-_SAMPLING: Final = SamplingConfig(temperature=2.5, top_k=0, top_p=1.0, min_p=0.0, seed=2**63 + 11)
+# At this temperature the trained model, too, breaks characters into pieces. So flat a choice among
+# all tokens depends on the last bits of logits; this seed's stands when they err by 1e-5.
+_SAMPLING: Final = SamplingConfig(temperature=2.5, top_k=0, top_p=1.0, min_p=0.0, seed=2**63 + 35)
 # What Kotlin says otherwise than the Python session does, by attack.
 _OTHER_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "graph-without-identity": ("dense.onnx: ", "identity is missing"),
