@@ -39,6 +39,7 @@ def small_config(kind: str, **changes: Any) -> ModelConfig:
         expert_key_size=8,
         expert_query_heads=2,
         expert_window=8,
+        # What the ladder's limits of quantized graphs were measured with.
         expert_age_start="current",
     )
     if kind == "molkv-key-gelu-untied":

@@ -159,7 +159,6 @@ def _result(
         model=model.to_json(),
         training=_settings(config),
         corpus=facts.digest,
-        precision=config.precision,
         tokens=trained.tokens,
         validation_loss=round(trained.validation_loss, 6),
         curve=[[tokens, round(loss, 6)] for tokens, loss in curve],

@@ -78,8 +78,8 @@ def grouped(results: Sequence[Result]) -> dict[str, Group]:
     """The results by row.
 
     Raises:
-        StudyError: two results of a scale are of other text, settings or precision, so that
-            nothing follows from their difference.
+        StudyError: two results of a scale are of other text or settings, so that nothing follows
+            from their difference.
     """
     firsts: dict[str, Result] = {}
     for result in results:
@@ -103,7 +103,6 @@ def _settings(result: Result) -> dict[str, Any]:
 _SHARED: Mapping[str, Callable[[Result], object]] = {
     "corpus": lambda result: result.corpus,
     "training": _settings,
-    "precision": lambda result: result.precision,
 }
 """What all results of a scale have in common, so that only the models differ."""
 

@@ -32,7 +32,6 @@ class Result:
         model: the content of ``config.json``.
         training: the settings of the run by name.
         corpus: sha256 of the token ids.
-        precision: of the matrix products in training, as `training` resolves on that machine.
         tokens: trained on.
         validation_loss: after the last step, nats a token.
         curve: [tokens, validation loss] of every evaluation.
@@ -54,7 +53,6 @@ class Result:
     model: dict[str, Any]
     training: dict[str, Any]
     corpus: str
-    precision: str
     tokens: int
     validation_loss: float
     curve: list[list[float]]

@@ -129,8 +129,7 @@ class ModelConfig:
         Empty for the model proper, wherever its age bias started: that is a matter of training
         alone.
         """
-        changed = self._unlike_proper()
-        changed.pop("expert_age_start", None)
+        changed = {name: value for name, value in self.to_bundle().items() if name in STUDIED}
         if self.expert_scoring not in ("key_age", "key"):
             changed["expert_scoring"] = self.expert_scoring
         return changed
@@ -156,7 +155,7 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """The content of ``config.json``; the study's fields only where they differ."""
         fields = dataclasses.asdict(self)
-        plain = STUDIED.keys() - self._unlike_proper()
+        plain = [name for name, proper in STUDIED.items() if fields[name] == proper]
         return {"model_type": MODEL_TYPE, **{n: v for n, v in fields.items() if n not in plain}}
 
     def to_bundle(self) -> dict[str, Any]:
@@ -191,10 +190,6 @@ class ModelConfig:
             return cls(**given)
         except ConfigError as error:
             raise ConfigError(f"{source}: {error.problem}", fix=error.fix) from None
-
-    def _unlike_proper(self) -> dict[str, Any]:
-        fields = {name: getattr(self, name) for name in STUDIED}
-        return {name: value for name, value in fields.items() if value != STUDIED[name]}
 
     def _check_backbone(self) -> None:
         for name in _POSITIVE:

@@ -259,7 +259,7 @@ def test_a_window_is_the_reference_window_through_slides_truncation_and_forks(
         window.reset()
         assert window.bounds == (0, 0)
         window.close()
-        with pytest.raises(ValueError, match="the window is closed"):
+        with pytest.raises(MolkvError, match="planes after close"):
             window.planes()
 
 

@@ -35,7 +35,7 @@ def test_a_result_has_what_the_tables_need(row: Row, corpus: Path, tmp_path: Pat
     assert result.model == row.model.to_json()
     assert result.corpus == "digest"
     assert result.tokens == 12 * 64
-    assert result.precision in ("float32", "bfloat16")
+    assert result.training["precision"] == row.scale.precision
     assert [tokens for tokens, _ in result.curve] == [4 * 64, 8 * 64, 12 * 64]
     assert result.validation_loss == result.curve[-1][1]
     assert [tokens for tokens, _ in result.training_curve] == [4 * 64, 8 * 64, 10 * 64, 12 * 64]

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks.paper.errors import StudyError
+from benchmarks.paper.execute import training_config
+from benchmarks.paper.plots import tokens_plot
 from benchmarks.paper.report import (
     DOCUMENTS,
     IMAGES,
@@ -24,14 +27,15 @@ from benchmarks.paper.report import (
     verdict,
 )
 from benchmarks.paper.results import RESULTS, Result, read_results
-from benchmarks.paper.study import ROWS, TABLES, Row, Table
+from benchmarks.paper.study import ROWS, TABLES, Row, Run, Table
+from molkv_model.training_config import DECISIVE
 
 
 @pytest.fixture
 def result(row: Row) -> Result:
     return Result(
         row="a", title="A", scale="test", seed=0, model=row.model.to_json(), training={},
-        corpus="", precision="float32", tokens=100, validation_loss=4.0,
+        corpus="", tokens=100, validation_loss=4.0,
         curve=[[50, 4.5], [100, 4.0]], training_curve=[], stored_values=1536,
         bytes_per_token=1728, multiply_adds=435200,
         activated_parameters=341600, trained_parameters=669568, age_bias=[[1.0, 0.5], [0.0, 0.1]],
@@ -112,9 +116,7 @@ def test_only_seeds_that_both_have_are_compared(result: Result) -> None:
         verdict(molkv, Group([of(result, "b", 9, 4.0)]))
 
 
-@pytest.mark.parametrize(
-    "change", [{"corpus": "other"}, {"training": {"tokens": 7}}, {"precision": "bfloat16"}]
-)
+@pytest.mark.parametrize("change", [{"corpus": "other"}, {"training": {"tokens": 7}}])
 def test_results_of_one_scale_that_cannot_be_compared_are_refused(
     change: dict[str, Any], result: Result
 ) -> None:
@@ -159,11 +161,24 @@ def test_the_plots_are_those_of_the_results_in_the_repository(tmp_path: Path) ->
         assert f"images/{file.name}" in DOCUMENTS[0].read_text(encoding="utf-8")
 
 
-def test_results_are_of_rows_as_they_are_defined_today() -> None:
+def test_a_row_is_plotted_below_the_first_over_the_seeds_that_both_have(result: Result) -> None:
+    def run(row: str, seed: int, loss: float) -> Result:
+        return dataclasses.replace(of(result, row, seed, loss), curve=[[50, loss + 1], [100, loss]])
+
+    groups = grouped([run("a", 0, 4.0), run("a", 1, 9.0), run("b", 0, 3.7), run("c", 2, 3.0)])
+    axes = Figure().add_subplot()
+    tokens_plot(Table("t", "", ("a", "b", "c")), groups)(axes)
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+    assert lines == {"A": [0.0, 0.0], "B": pytest.approx([0.3, 0.3])}
+
+
+def test_results_are_of_rows_as_they_are_defined_today(tmp_path: Path) -> None:
     for result in read_results():
         row = ROWS[result.row]
         assert result.model == row.model.to_json(), result.row
-        assert result.scale == row.scale.name
+        assert (result.scale, result.title) == (row.scale.name, row.title)
+        settings = training_config(Run(row, result.seed), tmp_path, tmp_path)
+        assert result.training == {name: getattr(settings, name) for name in DECISIVE}
         assert (RESULTS / f"{result.row}-seed{result.seed}.json").is_file()
 
 

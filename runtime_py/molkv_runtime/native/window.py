@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from molkv_runtime.errors import ContextLengthError
+from molkv_runtime.errors import ContextLengthError, MolkvError
 from molkv_runtime.native import structures
 from molkv_runtime.native.blob import RowPointers
 from molkv_runtime.native.library import Handle, NativeLibrary, load_library
@@ -79,10 +79,12 @@ class NativeWindow(Handle):
         Valid until the next append, truncate, reset or close.
 
         Raises:
-            ValueError: the window is closed.
+            MolkvError: the window is closed.
         """
         if not self.pointer:
-            raise ValueError("the window is closed (make another)")
+            raise MolkvError(
+                "expert window: planes after close", fix="keep the window open while reading"
+            )
         current = slice(*self.bounds)
         return [
             LayerRows(
