@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -98,14 +99,18 @@ def test_expert_networks_are_not_in_the_graph(bundle_of: BundleOf, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_manifests_model_is_the_checkpoints_config_without_what_only_training_knows(
+def test_manifest_and_graph_have_the_checkpoints_config_without_what_only_training_knows(
     checkpoint_of: CheckpointOf, bundle_of: BundleOf, kind: str
 ) -> None:
     config = Checkpoint(checkpoint_of(kind)).config.to_json()
     config.pop("expert_age_start", None)
     assert [field.name for field in msgspec.structs.fields(ModelEntry)] == list(config)
-    entry = Bundle.open(bundle_of(kind, "int8")).manifest.model
+    bundle = Bundle.open(bundle_of(kind, "int8"))
+    entry = bundle.manifest.model
     assert msgspec.to_builtins(entry) == config
+    graph = onnx.load(bundle.graph_file("onnx"), load_external_data=False)
+    properties = {prop.key: prop.value for prop in graph.metadata_props}
+    assert json.loads(properties["molkv.config"]) == config
     assert entry.head_dim == config["hidden_size"] // config["num_attention_heads"]
 
 
